@@ -1,0 +1,276 @@
+"""The whole of campaign.toml: one class a section, unknown keys refused, every default explained.
+
+Field descriptions are the reference manual: `al-leignn schema` and the comments in a generated
+campaign.toml are made from them.
+"""
+
+import difflib
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from al_leignn.errors import ConfigError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the section's values: what a stage's manifest records of its settings."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ModelConfig(Section):
+    """The network (docs/model.md has the equations)."""
+
+    preset: Literal["local", "paper"] = Field(
+        "local",
+        description="local: conservative, size-consistent, rank-2 channel; paper: published scalar-vector network with virtual nodes",
+    )
+    cutoff: Positive = Field(5.0, description="neighbour cutoff, Å")
+    features: Count = Field(32, description="channels per atom")
+    layers: Count = Field(2, description="message-passing layers")
+    radial: Count = Field(8, description="radial functions")
+    direct_forces: bool = Field(
+        False, description="predict forces with a vector head (paper preset only; not conservative, may not drive MD)"
+    )
+
+    @model_validator(mode="after")
+    def _direct_forces_only_in_paper(self) -> "ModelConfig":
+        if self.direct_forces and self.preset != "paper":
+            raise ValueError("direct_forces is available in the paper preset only")
+        return self
+
+
+class TrainConfig(Section):
+    """Fitting of the committee."""
+
+    members: Annotated[int, Field(ge=2)] = Field(4, description="committee members")
+    steps: Count = Field(3000, description="optimiser steps from scratch")
+    warm_steps: Count = Field(1000, description="optimiser steps when continuing from the previous iteration's weights")
+    refit_every: Annotated[int, Field(ge=0)] = Field(
+        4, description="refit from scratch every n iterations so that old minima do not trap the committee; 0: never"
+    )
+    batch_atoms: Count = Field(64, description="atoms per batch, reached by adding whole frames")
+    learning_rate: Positive = Field(5e-3, description="peak learning rate (warm-up, then cosine to 1 %)")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-2, description="decoupled weight decay")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="decay of the running average of the weights that is kept")
+    clip: Positive = Field(10.0, description="gradient norm is clipped here")
+    energy_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the energy-per-atom loss")
+    force_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the force loss")
+    stress_weight: Annotated[float, Field(ge=0)] = Field(0.1, description="weight of the stress loss, where labels have stress")
+    holdout: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        0.1, description="share of the trajectory blocks each member leaves out (another share for each) to choose its best weights"
+    )
+    dtype: Literal["float32", "float64"] = Field("float32", description="precision of training and exploration")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+
+
+class SeedConfig(Section):
+    """Frames of iteration 0, made from the structures before any potential exists."""
+
+    rattled: Annotated[int, Field(ge=0)] = Field(8, description="frames with Gaussian displacements, per structure")
+    rattle_std: Positive = Field(0.10, description="standard deviation of the displacements, Å")
+    strained: Annotated[int, Field(ge=0)] = Field(6, description="frames with random volume and shear strain, per periodic structure")
+    max_strain: Annotated[float, Field(gt=0, lt=0.3)] = Field(0.04, description="largest strain component")
+    hot: Annotated[int, Field(ge=0)] = Field(
+        10, description="frames from a short hot MD on an elastic network of the structure's own bonds, per structure"
+    )
+    hot_factor: Positive = Field(1.5, description="temperature of that MD relative to the highest exploration temperature")
+
+
+class ExploreConfig(Section):
+    """MD driven by the committee."""
+
+    ensemble: Literal["nvt", "npt", "nve"] = Field("nvt", description="ensemble of the walkers")
+    temperatures: Annotated[list[Positive], Field(min_length=1)] = Field([300.0, 600.0], description="thermostat targets, K")
+    pressure: float = Field(0.0, description="target pressure for npt, GPa")
+    walkers: Count = Field(2, description="walkers per structure and temperature")
+    batch: Count = Field(4, description="walkers run together in one job")
+    steps: Count = Field(1000, description="MD steps of each walker and iteration")
+    timestep_fs: Annotated[float, Field(gt=0, le=10)] = Field(1.0, description="time step, fs")
+    friction_per_ps: Positive = Field(5.0, description="Langevin friction, 1/ps")
+    stride: Count = Field(10, description="steps between frames that are looked at and may enter the pool")
+    driver: Literal["mean", "member"] = Field(
+        "member", description="mean: all members push; member: one member drives and the others look at every stride-th frame"
+    )
+    supercell: tuple[Count, Count, Count] = Field((1, 1, 1), description="repetition of the structures for exploration and labelling")
+
+
+class SelectConfig(Section):
+    """Which frames are labelled."""
+
+    budget: Count = Field(12, description="labels for training per iteration, at most")
+    fresh: Count = Field(
+        6, description="labels per iteration drawn at random from the same pool (control arm); they measure the error and are never trained on"
+    )
+    trust_lo: Literal["auto"] | Positive = Field("auto", description="force deviation below which a frame counts as known, eV/Å; auto: from calibration")
+    trust_hi: Literal["auto"] | Positive = Field("auto", description="force deviation above which a frame is dropped as unphysical, eV/Å; auto: from calibration")
+    min_distance_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.6, description="frames with two atoms closer than this share of the sum of their covalent radii are not labelled"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "SelectConfig":
+        lo, hi = self.trust_lo, self.trust_hi
+        if not isinstance(lo, str) and not isinstance(hi, str) and lo >= hi:
+            raise ValueError(f"trust_lo ({lo}) must be below trust_hi ({hi})")
+        return self
+
+
+class GpawConfig(Section):
+    """GPAW, run by subprocess."""
+
+    type: Literal["gpaw"] = "gpaw"
+    mode: Literal["pw", "lcao", "fd"] = Field("pw", description="basis: plane waves, atomic orbitals or real-space grid")
+    xc: str = Field("PBE", description="exchange-correlation functional")
+    ecut: Positive = Field(300.0, description="plane-wave cutoff, eV (mode pw)")
+    spacing: Positive = Field(0.2, description="grid spacing, Å (modes lcao and fd)")
+    basis: str = Field("dzp", description="basis set (mode lcao)")
+    kpts: tuple[Count, Count, Count] = Field((1, 1, 1), description="Monkhorst-Pack grid for the labelling cell, Gamma-centred")
+    smearing_ev: Annotated[float, Field(ge=0)] = Field(0.1, description="Fermi-Dirac width, eV; 0: fixed occupations")
+    spin: bool = Field(False, description="spin-polarised")
+    charge: float = Field(0.0, description="total charge, e")
+    energy_convergence: Positive = Field(1e-5, description="SCF energy tolerance, eV per electron")
+    density_convergence: Positive = Field(1e-4, description="SCF density tolerance, electrons per electron")
+    max_scf: Count = Field(150, description="SCF steps before a label counts as unconverged")
+    launch: list[str] = Field(default_factory=list, description='words put before the command, e.g. ["mpirun", "-np", "8"]')
+    python: str = Field("", description="Python that has GPAW; empty: the one that runs al-leignn")
+    time_limit_s: Positive = Field(3600.0, description="seconds after which a label counts as failed")
+
+
+class AseConfig(Section):
+    """Any ASE calculator, by import path."""
+
+    type: Literal["ase"] = "ase"
+    calculator: str = Field(description='import path, e.g. "ase.calculators.emt:EMT"')
+    arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the calculator")
+    time_limit_s: Positive = Field(3600.0, description="seconds after which a label counts as failed")
+
+
+class ExternalConfig(Section):
+    """Any command that reads one extended XYZ frame and writes one with energy, forces and stress."""
+
+    type: Literal["external"] = "external"
+    command: Annotated[list[str], Field(min_length=1)] = Field(
+        description='words of the command; {input} and {output} are replaced by file names, no shell is involved'
+    )
+    version: str = Field("1", description="raise this when the command's results change: labels of another version are not reused")
+    time_limit_s: Positive = Field(3600.0, description="seconds after which a label counts as failed")
+
+
+Labeller = Annotated[GpawConfig | AseConfig | ExternalConfig, Field(discriminator="type")]
+
+
+class ConvergeConfig(Section):
+    """When to stop."""
+
+    target_force_error: Positive = Field(0.05, description="force MAE (per component) to reach on fresh labels, eV/Å")
+    target_energy_error: Positive = Field(0.005, description="energy MAE to reach on fresh labels, eV/atom")
+    accurate_share: Annotated[float, Field(gt=0, le=1)] = Field(0.9, description="share of the explored frames that must be within the trust level")
+    iterations: Count = Field(1, description="iterations in a row for which every condition must hold")
+    stall_iterations: Annotated[int, Field(ge=2)] = Field(
+        4, description="iterations without a lower fresh force error after which the campaign is stalled"
+    )
+
+
+class BudgetConfig(Section):
+    """What the campaign may spend."""
+
+    iterations: Count = Field(10, description="iterations, at most")
+    labels: Count = Field(500, description="labels, at most")
+    core_hours: Positive | None = Field(None, description="core-hours of labelling, at most; absent: no limit")
+
+
+class CampaignConfig(Section):
+    """campaign.toml."""
+
+    name: str = Field(description="name of the campaign")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="all random numbers derive from it")
+    structures: Annotated[list[str], Field(min_length=1)] = Field(description="starting structures, relative to this file")
+    data: list[str] = Field(default_factory=list, description="labelled frames to start from (extended XYZ), relative to this file")
+    label_store: str = Field("labels", description="folder of the label store; campaigns may share one")
+    labeller: Labeller
+    model: ModelConfig = Field(default_factory=lambda: ModelConfig())
+    train: TrainConfig = Field(default_factory=lambda: TrainConfig())
+    seeds: SeedConfig = Field(default_factory=lambda: SeedConfig())
+    explore: ExploreConfig = Field(default_factory=lambda: ExploreConfig())
+    select: SelectConfig = Field(default_factory=lambda: SelectConfig())
+    converge: ConvergeConfig = Field(default_factory=lambda: ConvergeConfig())
+    budget: BudgetConfig = Field(default_factory=lambda: BudgetConfig())
+
+
+def load_config(path: Path) -> CampaignConfig:
+    """Read and check a campaign.toml.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key, what it may be, and the nearest known key where one is misspelt.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("there is no campaign.toml", where=str(path), fix="run `al-leignn init STRUCTURE` first") from None
+    except OSError as error:
+        raise ConfigError(f"campaign.toml cannot be read: {error.strerror}", where=str(path)) from None
+    except UnicodeDecodeError:
+        raise ConfigError("campaign.toml is not a text file (UTF-8)", where=str(path)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not valid TOML: {error}", where=str(path)) from None
+    try:
+        return CampaignConfig.model_validate(raw)
+    except ValidationError as error:
+        raise config_error(error, CampaignConfig, str(path)) from None
+
+
+def config_error(error: ValidationError, schema: type[Section], where: str) -> ConfigError:
+    """Say in the user's words what pydantic found (first problem in full, the number of others)."""
+    problems = error.errors()
+    first = problems[0]
+    # A discriminated union puts its tag into the location; the user did not write it.
+    keys = [str(part) for part in first["loc"]]
+    shown = ".".join(key for i, key in enumerate(keys) if not (i == 1 and keys[0] == "labeller" and key in ("gpaw", "ase", "external")))
+    fix = ""
+    match first["type"]:
+        case "extra_forbidden":
+            known = _known_keys(schema, keys[:-1])
+            near = difflib.get_close_matches(keys[-1], known, n=1)
+            what = f"unknown key {shown!r}"
+            fix = (f"did you mean {near[0]!r}? " if near else "") + "allowed here: " + ", ".join(known)
+        case "missing":
+            what = f"key {shown!r} is missing"
+        case "literal_error":
+            given = first["input"]
+            what = f"{shown!r} is {given!r}"
+            fix = f"allowed: {first.get('ctx', {}).get('expected', '')}"
+        case _:
+            what = f"{shown!r}: {first['msg'].removeprefix('Value error, ')} (found {first['input']!r})"
+    if len(problems) > 1:
+        fix = (fix + "\n         " if fix else "") + f"and {len(problems) - 1} more problem(s) in this file"
+    return ConfigError(what, where=where, fix=fix)
+
+
+def _known_keys(schema: type[Section], path: list[str]) -> list[str]:
+    here: type[Section] = schema
+    variants = {"gpaw": GpawConfig, "ase": AseConfig, "external": ExternalConfig}
+    for key in path:
+        if key == "labeller":
+            continue
+        if key in variants:
+            here = variants[key]
+            continue
+        annotation = here.model_fields[key].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, Section)):
+            return []
+        here = annotation
+    return list(here.model_fields)

@@ -1,0 +1,184 @@
+"""The values that stages hand to one another. Plain, immutable, free of torch and of files."""
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+from jaxtyping import Float
+
+DECIMALS = 6
+"""Positions and cells are rounded to 1e-6 Å when a frame is born, so that a frame read back from a file
+(extended XYZ keeps 8 decimals) has the same identity as the frame that was written."""
+
+
+class Stage(StrEnum):
+    """The stages of one iteration, in order. Folder, config section, CLI and report use these names."""
+
+    EXPLORE = "explore"
+    SELECT = "select"
+    LABEL = "label"
+    COLLECT = "collect"
+    TRAIN = "train"
+    VALIDATE = "validate"
+    CONVERGE = "converge"
+
+
+class StageRequest(NamedTuple):
+    """One unit of work: item `item` (walker batch, frame or member) of `stage` in `iteration`."""
+
+    stage: Stage
+    iteration: int
+    item: int
+
+    def __str__(self) -> str:
+        return f"{self.stage} {self.iteration}/{self.item}"
+
+
+class Verdict(StrEnum):
+    """What the committee's force deviation says of a frame (half-open windows, see DESIGN names)."""
+
+    ACCURATE = "accurate"
+    CANDIDATE = "candidate"
+    FAILED = "failed"
+
+
+class Purpose(StrEnum):
+    """What a selected frame's label is for. Fresh labels are a random sample and are never trained on."""
+
+    TRAIN = "train"
+    FRESH = "fresh"
+
+
+class DecisionKind(StrEnum):
+    CONTINUE = "continue"
+    CONVERGED = "converged"
+    STALLED = "stalled"
+    BUDGET_SPENT = "budget spent"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a frame came from.
+
+    Attributes
+    ----------
+    kind
+        "given" (user's structure), "data" (user's labelled frames), "rattle", "strain", "hot-md" or "md".
+    iteration, walker, step
+        The iteration that made it, the walker (or seed series) and the MD step within it.
+    temperature
+        Thermostat target in K; 0 where there is none.
+    """
+
+    kind: str
+    iteration: int = 0
+    walker: int = 0
+    step: int = 0
+    temperature: float = 0.0
+
+    @property
+    def block(self) -> str:
+        """Trajectory block: correlated frames share it, and no split may cut through it."""
+        return f"{self.kind}-{self.iteration}-{self.walker}"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A structure as sampled, with its identity and its origin. Make one with `Frame.of`."""
+
+    uid: str
+    atoms: Atoms = field(compare=False)
+    origin: Origin = field(compare=False)
+
+    @classmethod
+    def of(cls, atoms: Atoms, origin: Origin) -> "Frame":
+        """Round `atoms` to the identity grid, strip calculator and constraints, and name the result.
+
+        Atoms keep their order; periodic images are folded into the cell, so moving an atom by a lattice
+        vector does not change the identity.
+        """
+        cell = np.round(np.asarray(atoms.cell), DECIMALS)
+        clean = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=cell, pbc=atoms.pbc)
+        if clean.cell.rank == 3 and clean.pbc.any():
+            clean.wrap(eps=10.0**-DECIMALS)
+        clean.positions = np.round(clean.positions, DECIMALS) + 0.0  # + 0.0 turns -0.0 into 0.0
+        return cls(uid=structure_digest(clean)[:16], atoms=clean, origin=origin)
+
+
+def structure_digest(atoms: Atoms) -> str:
+    """SHA-256 (hex) of species, periodicity, cell and positions on the 1e-6 Å grid."""
+    h = hashlib.sha256()
+    scale = 10**DECIMALS
+    h.update(np.asarray(atoms.numbers, dtype="<i4").tobytes())
+    h.update(np.asarray(atoms.pbc, dtype="u1").tobytes())
+    h.update(np.rint(np.asarray(atoms.cell) * scale).astype("<i8").tobytes())
+    h.update(np.rint(atoms.positions * scale).astype("<i8").tobytes())
+    return h.hexdigest()
+
+
+@dataclass(frozen=True)
+class Labels:
+    """DFT results of one frame: energy (eV, force-consistent), forces (eV/Å), stress (eV/Å^3, Voigt) or None."""
+
+    energy: float
+    forces: Float[np.ndarray, "n_atoms 3"]
+    stress: Float[np.ndarray, "6"] | None = None
+
+
+@dataclass(frozen=True)
+class LabelledFrame:
+    frame: Frame
+    labels: Labels
+    level: str
+    """Digest of the level of theory; frames of different levels never share a data set."""
+
+
+@dataclass(frozen=True)
+class LabelFailure:
+    """A label that could not be had. A value, not an exception: the loop counts it and goes on."""
+
+    uid: str
+    reason: str
+    """One of a small vocabulary: unconverged, crashed, timeout, no output, bad output, geometry, forces."""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class CommitteePrediction:
+    """What K members say of one frame. eV, eV/Å, eV/Å^3 (Voigt); stress is None without a 3-D cell."""
+
+    energy: Float[np.ndarray, " members"]
+    forces: Float[np.ndarray, "members n_atoms 3"]
+    stress: Float[np.ndarray, "members 6"] | None
+    node_energy: Float[np.ndarray, "members n_atoms"]
+
+    def mean(self) -> Labels:
+        stress = None if self.stress is None else self.stress.mean(axis=0)
+        return Labels(float(self.energy.mean()), self.forces.mean(axis=0), stress)
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Committee disagreement on one frame (population standard deviations, ddof 0)."""
+
+    per_atom: Float[np.ndarray, " n_atoms"]
+    """Norm of the standard deviation of the force vector, eV/Å."""
+    energy: float
+    """Standard deviation of the energy per atom, eV/atom."""
+
+    @property
+    def max(self) -> float:
+        """The frame's model deviation: largest per-atom value, eV/Å."""
+        return float(self.per_atom.max())
+
+
+@dataclass(frozen=True)
+class Decision:
+    kind: DecisionKind
+    reason: str
+    """One sentence with the numbers in it."""
+    conditions: dict[str, bool] = field(default_factory=dict)
+    """Each condition for convergence by name, and whether it holds."""

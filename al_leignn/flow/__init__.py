@@ -1,0 +1,1 @@
+"""Two thin runners over one planner: local processes, or a FireWorks queue."""

@@ -1,0 +1,1 @@
+"""Labellers: DFT by subprocess, any ASE calculator, any command."""

@@ -1,0 +1,1 @@
+"""The network, the committee, and how others use them."""

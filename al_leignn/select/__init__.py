@@ -1,0 +1,1 @@
+"""Which frames are labelled: arrays in, indices out."""

@@ -1,0 +1,19 @@
+"""Units. Inside the package everything is eV, Å, fs, K, amu and eV/Å^3; conversions happen at borders only.
+
+Signs: stress σ = (1/V) dE/dε is positive under tension; pressure = -trace(σ)/3; virial = -V σ.
+Voigt order of six-vectors: xx yy zz yz xz xy (ASE's).
+"""
+
+from ase import units as _ase
+
+FS: float = _ase.fs
+"""One femtosecond in ASE's internal time unit (Å sqrt(amu/eV))."""
+
+KB: float = _ase.kB
+"""Boltzmann constant, eV/K."""
+
+GPA: float = _ase.GPa
+"""One gigapascal in eV/Å^3."""
+
+MEV = 1e-3
+"""One millielectronvolt in eV."""

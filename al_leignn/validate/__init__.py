@@ -1,0 +1,1 @@
+"""What a committee is worth: errors, physics, observables."""
