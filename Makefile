@@ -1,0 +1,64 @@
+# Every target sets up what it needs; `make setup` does it ahead. `sh .ci/bootstrap TARGET` also looks after system packages.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# Asked for first and alone, by exact version: left to the resolver, the newest release is fetched, whose default build
+# may carry gigabytes of GPU libraries. Any torch >= 2.6 works; install another into $(VENV) by hand for your GPU.
+TORCH := torch==2.13.0
+
+# Processes fill the cores (test workers, labels, walkers); threads inside each would fight over them.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup fmt lint test test-all bench docs demo clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "targets: setup fmt lint test test-all bench docs demo clean"
+
+# What a campaign needs. GPAW is compiled while torch arrives. GPAW's C++ sources want g++ as linker, and take a job count.
+$(VENV)/.stamp-demo: pyproject.toml
+	@echo "setting up $(VENV) (about a minute)"
+	@$(PYTHON) -m venv $(VENV)
+	@rm -rf $(VENV)/wheels
+	@env -u MAKEFLAGS CC=g++ GPAW_BUILD_JOBS=2 $(PIP) wheel --no-deps --wheel-dir $(VENV)/wheels gpaw & build=$$!; \
+	    $(PIP) install --no-compile $(TORCH); torch=$$?; wait $$build && exit $$torch
+	@$(PIP) install --no-compile $(VENV)/wheels/gpaw-*.whl -e '.[gpaw,report]'
+	@touch $@
+
+# What developers and CI need besides.
+$(VENV)/.stamp: $(VENV)/.stamp-demo
+	@$(PIP) install --no-compile -e '.[gpaw,queue,report,dev]'
+	@touch $@
+
+setup: $(VENV)/.stamp
+
+fmt: $(VENV)/.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lint: $(VENV)/.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(VENV)/.stamp
+	@$(BIN)/pytest -n 2 --dist=worksteal
+
+test-all: $(VENV)/.stamp
+	@$(BIN)/pytest -n 2 --dist=worksteal -m "slow or not slow"
+
+bench: $(VENV)/.stamp
+	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+docs: $(VENV)/.stamp
+	$(BIN)/python docs/write_config_reference.py
+
+demo: $(VENV)/.stamp-demo
+	@echo "the silicon campaign comes here"
+
+clean:
+	rm -rf $(VENV) .*_cache build dist
