@@ -1,0 +1,228 @@
+"""From disagreement to error: a split-conformal factor that turns a deviation into a bound on the true error.
+
+The scores ``error / deviation`` of n labels that no member was trained on are sorted; the k-th smallest,
+``k = ceil((n + 1) * nominal)``, is the factor. For a further label of the same kind (exchangeable with the n), the
+chance that its error stays below ``factor * deviation`` is then at least `nominal`, whatever the distribution
+(Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World, 2005; Lei et al., JASA 113, 1094, 2018). Frames of a
+newer, hotter or longer MD are not exchangeable with the old ones: there coverage is measured, never promised.
+
+One factor belongs to one quantity (force of an atom, largest force error of a frame, energy per atom) and, where data
+allow, one element: select the errors and deviations, then call `calibrate`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import beta, betabinom
+
+from al_leignn.config import SelectConfig
+from al_leignn.core import CommitteePrediction, Labels
+
+FORCE_FLOOR = 1e-4
+"""Deviations of forces below this (eV/Å) are numerical noise and count as this."""
+
+ENERGY_FLOOR = 1e-6
+"""The same for energies per atom, eV/atom."""
+
+ALARM = 0.025
+"""Chance of a false drift alarm, at most, when nothing has drifted."""
+
+PRIOR_FACTOR = 1.5
+"""Used before there is a valid calibration. Committees are overconfident as a rule (Kahle & Zipoli, Phys. Rev. E 105,
+015311, 2022), so their spread may not be taken at its word; the first calibration replaces this guess."""
+
+FACTOR_LIMITS = (0.5, 10.0)
+"""Trust levels use factors within these only: a tiny factor from old, easy labels must not wave everything through, and
+a huge one means that the deviation says nothing about the error, where a trust level near zero would not help."""
+
+NORM_PER_COMPONENT = 2.0
+"""Mean norm of a force error over its mean absolute component, for isotropic Gaussian errors of width s:
+s * sqrt(8 / pi) over s * sqrt(2 / pi)."""
+
+WORST_PER_MEAN = 2.0
+"""Worst atom's error norm over the mean norm, for 10 to 100 Gaussian atoms (1.7 to 2.2)."""
+
+FAILED_PER_ACCURATE = 5.0
+"""trust_hi over trust_lo: five times the wanted error is as far as a label still teaches the neighbourhood of the MD."""
+
+
+@dataclass(frozen=True)
+class FrameErrors:
+    """True errors of the committee mean on one labelled frame, matched with `Deviation`."""
+
+    per_atom: Float[np.ndarray, " n_atoms"]
+    """Norm of the error of the force vector, eV/Å."""
+    energy: float
+    """Absolute error of the energy per atom, eV/atom."""
+
+    @property
+    def max(self) -> float:
+        """Largest per-atom force error, eV/Å: what the frame's model deviation should bound."""
+        return float(self.per_atom.max())
+
+
+def frame_errors(prediction: CommitteePrediction, reference: Labels) -> FrameErrors:
+    """Errors of the committee mean against the reference labels of the same frame."""
+    mean = prediction.mean()
+    forces = np.asarray(mean.forces, dtype=np.float64) - reference.forces
+    return FrameErrors(
+        per_atom=np.linalg.norm(forces, axis=-1),
+        energy=abs(mean.energy - reference.energy) / len(reference.forces),
+    )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """``factor * deviation`` bounds the error of a share `nominal` of exchangeable labels."""
+
+    factor: float
+    """Dimensionless; infinite where a prediction was NaN."""
+    nominal: float
+    n: int
+    """Labels it rests on."""
+    floor: float
+    """Deviations below this count as this (units of the deviation)."""
+    blind: int
+    """Labels whose deviation lay on the floor although their error did not: identical members look like this."""
+
+    @property
+    def degenerate(self) -> bool:
+        """More labels are blind than the bound may miss: the factor measures the floor, not the committee."""
+        return self.blind > (1 - self.nominal) * self.n
+
+    @property
+    def valid(self) -> bool:
+        """The guarantee holds: enough labels, a finite factor, a committee whose members differ."""
+        return self.n >= labels_needed(self.nominal) and math.isfinite(self.factor) and not self.degenerate
+
+    def bound(self, deviations: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """Upper bound on the error for each deviation, in the unit of the deviation."""
+        return np.asarray(self.factor * np.maximum(deviations, self.floor))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe; an infinite factor becomes null."""
+        factor = self.factor if math.isfinite(self.factor) else None
+        return {
+            "factor": factor,
+            "nominal": self.nominal,
+            "n": self.n,
+            "floor": self.floor,
+            "blind": self.blind,
+            "valid": self.valid,
+        }
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Self:
+        factor = math.inf if value["factor"] is None else float(value["factor"])
+        return cls(factor, float(value["nominal"]), int(value["n"]), float(value["floor"]), int(value["blind"]))
+
+
+def labels_needed(nominal: float) -> int:
+    """Fewest labels for which the guarantee can hold: nominal / (1 - nominal), 9 for 90 %."""
+    return math.ceil(nominal / (1 - nominal) - 1e-9)
+
+
+def _rank(n: int, nominal: float) -> int:
+    # Rounding of the product must not push an exact 9.0 to 10.
+    return min(math.ceil((n + 1) * nominal - 1e-9), n)
+
+
+def calibrate(
+    errors: Float[np.ndarray, " n"],
+    deviations: Float[np.ndarray, " n"],
+    nominal: float = 0.9,
+    floor: float = FORCE_FLOOR,
+) -> Calibration:
+    """Split-conformal factor from labels that were never trained on.
+
+    With fewer than `labels_needed(nominal)` labels the largest score is taken and the result is not `valid`. NaN in
+    either array counts as an error that no bound covers.
+
+    Raises
+    ------
+    ValueError
+        Without labels, with arrays of different lengths, or a nominal coverage outside (0, 1).
+    """
+    _check(errors, deviations)
+    if not 0 < nominal < 1:
+        raise ValueError(f"nominal coverage must lie between 0 and 1, not {nominal}")
+    n = len(errors)
+    scores = np.sort(np.nan_to_num(errors / np.maximum(deviations, floor), nan=np.inf))
+    blind = int(np.sum((deviations <= floor) & ~(errors <= floor)))
+    return Calibration(factor=float(scores[_rank(n, nominal) - 1]), nominal=nominal, n=n, floor=floor, blind=blind)
+
+
+def _check(errors: Float[np.ndarray, " n"], deviations: Float[np.ndarray, " n"]) -> None:
+    if len(errors) == 0 or np.shape(errors) != np.shape(deviations):
+        raise ValueError(f"need as many errors as deviations, at least one: {np.shape(errors)} and {np.shape(deviations)}")
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many of `n` later labels the bound of an earlier calibration covered."""
+
+    covered: int
+    n: int
+    low: float
+    high: float
+    """95 % Clopper-Pearson limits of the covered share."""
+    drift: bool
+    """Fewer were covered than chance explains: the labels are no longer of the kind that was calibrated on."""
+
+    @property
+    def share(self) -> float:
+        return self.covered / self.n
+
+
+def coverage(calibration: Calibration, errors: Float[np.ndarray, " n"], deviations: Float[np.ndarray, " n"]) -> Coverage:
+    """Check a calibration on labels that it has not seen.
+
+    The drift alarm allows for the scatter of the calibration set as well as of the check: without drift the number
+    covered is beta-binomial, with the rank k of the factor and n + 1 - k as parameters (Vovk, JMLR W&CP 25, 475, 2012),
+    so the alarm is false in at most 2.5 % of the checks however few labels there were.
+
+    Raises
+    ------
+    ValueError
+        Without labels or with arrays of different lengths.
+    """
+    _check(errors, deviations)
+    n, covered = len(errors), int(np.sum(errors <= calibration.bound(deviations)))
+    low = 0.0 if covered == 0 else float(beta.ppf(0.025, covered, n - covered + 1))
+    high = 1.0 if covered == n else float(beta.ppf(0.975, covered + 1, n - covered))
+    rank = _rank(calibration.n, calibration.nominal)
+    drift = bool(betabinom.cdf(covered, n, rank, calibration.n + 1 - rank) < ALARM)
+    return Coverage(covered=covered, n=n, low=low, high=high, drift=drift)
+
+
+def trust_levels(calibration: Calibration | None, config: SelectConfig, target_force_error: float) -> tuple[float, float]:
+    """trust_lo and trust_hi as model deviations, eV/Å.
+
+    A frame counts as known while the bound on its worst atom stays below what the wanted accuracy implies for a worst
+    atom: ``trust_lo * factor = NORM_PER_COMPONENT * WORST_PER_MEAN * target``, the target being a mean absolute error per
+    component; ``trust_hi = FAILED_PER_ACCURATE * trust_lo``. Levels fixed by the user win, and an automatic one beside a
+    fixed one follows it.
+
+    Parameters
+    ----------
+    calibration
+        Of frame maxima (`Deviation.max` against `FrameErrors.max`); None or an invalid one: `PRIOR_FACTOR`, or the
+        invalid one's factor where that is more cautious.
+    target_force_error
+        Wanted force MAE per component, eV/Å.
+    """
+    factor = PRIOR_FACTOR
+    if calibration is not None and calibration.valid:
+        factor = calibration.factor
+    elif calibration is not None and not calibration.degenerate:
+        factor = max(PRIOR_FACTOR, calibration.factor)
+    auto = NORM_PER_COMPONENT * WORST_PER_MEAN * target_force_error / float(np.clip(factor, *FACTOR_LIMITS))
+    if not isinstance(config.trust_lo, str):
+        lo = config.trust_lo
+    else:
+        lo = auto if isinstance(config.trust_hi, str) else min(auto, config.trust_hi / FAILED_PER_ACCURATE)
+    hi = FAILED_PER_ACCURATE * lo if isinstance(config.trust_hi, str) else config.trust_hi
+    return lo, hi

@@ -1,0 +1,20 @@
+"""Model deviation: the one definition of how much the members of a committee disagree about a frame."""
+
+import numpy as np
+
+from al_leignn.core import CommitteePrediction, Deviation
+
+
+def deviation(prediction: CommitteePrediction) -> Deviation:
+    """Disagreement of the members on one frame, in double precision.
+
+    Atom i with member forces F_k and their mean F gets ``sqrt(mean_k |F_k - F|^2)``, eV/Å: the norm of the population
+    standard deviation (ddof 0) of its force vector, as in DP-GEN (Zhang et al., Comput. Phys. Commun. 253, 107206,
+    2020). The standard deviation of the energy is per atom, eV/atom. NaN in any member makes the result NaN.
+    """
+    forces = np.asarray(prediction.forces, dtype=np.float64)
+    energy = np.asarray(prediction.energy, dtype=np.float64)
+    return Deviation(
+        per_atom=np.sqrt(forces.var(axis=0).sum(axis=-1)),
+        energy=float(energy.std()) / forces.shape[1],
+    )

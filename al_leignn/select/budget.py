@@ -1,0 +1,289 @@
+"""Spend the labels of one iteration: a random control arm first, then the frames that teach most.
+
+Every frame of the pool ends with exactly one `Outcome`, so counts always sum and each refusal has its reason. All choices
+are made in an order fixed by walker, step and identity: shuffling the pool shuffles the answer and nothing else.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from jaxtyping import Float
+
+from al_leignn.calibration import FORCE_FLOOR
+from al_leignn.config import SelectConfig
+from al_leignn.core import Frame, Verdict
+from al_leignn.select.classify import classify
+from al_leignn.select.diversity import descriptors, farthest_points
+from al_leignn.select.geometry import is_unphysical
+
+SPACING_STEPS = 50
+"""Frames of one walker nearer in time than this many MD steps count as one: about half a lattice vibration, since the
+time step follows the lightest atom."""
+
+SPACING_SHARE = 0.125
+"""Walkers shorter than 400 steps use this share of their length instead: after an early stop, similar frames beat none."""
+
+NOVELTY_SHARE = 0.25
+"""At least this share of the training budget is labelled even where the committee is content (guard against
+overconfidence): the accurate frames least like any training frame."""
+
+SEED_FRESH_SHARE = 0.18
+SEED_FRESH_LEAST = 4
+"""Seeds held back to measure the first committee: the larger of the two, but never more than a third."""
+
+
+class Outcome(StrEnum):
+    """What became of a frame of the pool."""
+
+    TRAIN = "train"
+    RESCUED = "train, failed"
+    """Failed but sane, labelled for training because there were too few candidates."""
+    NOVEL = "train, novel"
+    """Accurate, labelled for training because it is unlike the training set."""
+    FRESH = "fresh"
+    SURPLUS = "surplus"
+    """Worth a label, but the budget was spent on others."""
+    CORRELATED = "correlated"
+    """Candidate too close in time to a chosen frame of its walker."""
+    ACCURATE = "accurate"
+    FAILED = "failed"
+    UNPHYSICAL = "unphysical"
+    DUPLICATE = "duplicate"
+    KNOWN = "already labelled"
+    UNPREDICTED = "no finite prediction"
+
+
+_TRAINED = (Outcome.TRAIN, Outcome.RESCUED, Outcome.NOVEL)
+_OF_VERDICT = {
+    Verdict.ACCURATE: Outcome.ACCURATE,
+    Verdict.CANDIDATE: Outcome.SURPLUS,
+    Verdict.FAILED: Outcome.FAILED,
+}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The answer for one pool, frame by frame in the order of the pool."""
+
+    outcomes: tuple[Outcome, ...]
+    verdicts: tuple[Verdict, ...] = ()
+    """Empty for seeds, which no committee has seen."""
+    trust_lo: float | None = None
+    trust_hi: float | None = None
+
+    @property
+    def train(self) -> list[int]:
+        """Indices of the frames to label for training."""
+        return [i for i, outcome in enumerate(self.outcomes) if outcome in _TRAINED]
+
+    @property
+    def fresh(self) -> list[int]:
+        """Indices of the frames to label for measuring the error; a random sample of the sane frames."""
+        return [i for i, outcome in enumerate(self.outcomes) if outcome is Outcome.FRESH]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Frames per outcome, all outcomes listed; the sum is the size of the pool."""
+        found = Counter(self.outcomes)
+        return {str(outcome): found[outcome] for outcome in Outcome}
+
+    @property
+    def verdict_counts(self) -> dict[str, int]:
+        """Frames per verdict, before any filter; for an iteration with a committee the sum is the size of the pool."""
+        found = Counter(self.verdicts)
+        return {str(verdict): found[verdict] for verdict in Verdict}
+
+
+def select(
+    frames: Sequence[Frame],
+    max_deviations: Float[np.ndarray, " n"],
+    config: SelectConfig,
+    lo: float,
+    hi: float,
+    rng: np.random.Generator,
+    *,
+    training: Sequence[Frame],
+    known_uids: Set[str],
+    budget_left: int,
+) -> Selection:
+    """Choose the frames to label from the pool of one iteration.
+
+    Frames without a finite prediction, with unphysical geometry, seen twice or already labelled are out. From the rest,
+    failed ones included, the control arm is drawn at random (`draw_fresh`). Training frames are candidates thinned in
+    time, then farthest-point selection from the training set weighted by deviation. The budget is a ceiling: where
+    candidates run short, the first failed frame of each walker is added; where there are none at all, the failed
+    frames that deviate least, so that an early committee whose walkers all go astray still learns. `NOVELTY_SHARE`
+    guards the opposite end, and identical members (deviations of zero) give the whole budget to novelty.
+
+    Parameters
+    ----------
+    frames, max_deviations
+        The pool and its model deviations, eV/Å.
+    lo, hi
+        Trust levels, eV/Å.
+    training
+        Frames the committee was trained on, for distances in descriptor space.
+    known_uids
+        Frames labelled for any purpose.
+    budget_left
+        Labels the campaign may still ask for.
+    """
+    verdicts = classify(max_deviations, lo, hi)
+    pool = _Pool(frames, max_deviations, [_OF_VERDICT[v] for v in verdicts], training)
+    usable = pool.screen(config.min_distance_factor, known_uids)
+
+    total = min(max(budget_left, 0), config.fresh + config.budget)
+    n_fresh = round(total * config.fresh / (config.fresh + config.budget))
+    pool.take(draw_fresh(frames, usable, min(n_fresh, len(usable) // 3), rng), Outcome.FRESH)
+    pool.fill_training(total - n_fresh)
+    return Selection(tuple(pool.outcomes), tuple(verdicts), lo, hi)
+
+
+def draw_fresh(frames: Sequence[Frame], usable: Sequence[int], k: int, rng: np.random.Generator) -> list[int]:
+    """Systematic random sample of k of the `usable` frames.
+
+    The frames are laid out walker by walker (walkers in random order) and every (n / k)-th is taken from a random start:
+    each has the same chance k / n, and the sample spreads over walkers and over time by itself (Cochran, Sampling
+    Techniques, chapter 8).
+    """
+    blocks = sorted({frames[i].origin.block for i in usable})
+    place = dict(zip(blocks, rng.permutation(len(blocks)), strict=True))
+    layout = sorted(usable, key=lambda i: (place[frames[i].origin.block], frames[i].origin.step, frames[i].uid))
+    positions = (rng.random() + np.arange(k)) * len(layout) / max(k, 1)
+    return [layout[int(p)] for p in positions]
+
+
+class _Pool:
+    """The pool while it is being divided; indices refer to the given order of frames."""
+
+    def __init__(
+        self,
+        frames: Sequence[Frame],
+        deviations: Float[np.ndarray, " n"],
+        outcomes: list[Outcome],
+        training: Sequence[Frame],
+    ) -> None:
+        self.frames = frames
+        self.deviations = deviations
+        self.outcomes = outcomes
+        self.training = training
+        self.usable: list[int] = []
+
+    def screen(self, min_distance_factor: float, known_uids: Set[str]) -> list[int]:
+        """Set aside what may not be labelled; returns the rest by walker and step."""
+        seen: set[str] = set()
+        for i in sorted(range(len(self.frames)), key=self._canonical):
+            frame = self.frames[i]
+            if is_unphysical(frame.atoms, min_distance_factor):
+                self.outcomes[i] = Outcome.UNPHYSICAL
+            elif not math.isfinite(self.deviations[i]):
+                self.outcomes[i] = Outcome.UNPREDICTED
+            elif frame.uid in known_uids:
+                self.outcomes[i] = Outcome.KNOWN
+            elif frame.uid in seen:
+                self.outcomes[i] = Outcome.DUPLICATE
+            else:
+                seen.add(frame.uid)
+                self.usable.append(i)
+        return self.usable
+
+    def _canonical(self, i: int) -> tuple[str, int, str, float]:
+        origin = self.frames[i].origin
+        return origin.block, origin.step, self.frames[i].uid, float(self.deviations[i])
+
+    def take(self, indices: Sequence[int], outcome: Outcome) -> None:
+        for i in indices:
+            self.outcomes[i] = outcome
+
+    def fill_training(self, budget: int) -> None:
+        candidates = self._open(Outcome.SURPLUS)
+        spread = self._thin(sorted(candidates, key=lambda i: -self.deviations[i]))
+        self.take(candidates, Outcome.CORRELATED)
+        self.take(spread, Outcome.SURPLUS)
+        self.take(self._most_different(spread, self.deviations[spread], budget), Outcome.TRAIN)
+
+        failed = self._open(Outcome.FAILED)
+        if candidates:
+            first = {self.frames[i].origin.block: i for i in reversed(failed)}
+            failed = [i for i in failed if first[self.frames[i].origin.block] == i]
+        else:
+            failed = sorted(failed, key=lambda i: self.deviations[i])
+        self.take(self._thin(failed)[: budget - self._trained], Outcome.RESCUED)
+
+        blind = all(self.deviations[i] < FORCE_FLOOR for i in self.usable)
+        wanted = budget if blind else math.ceil(NOVELTY_SHARE * budget)
+        if self._trained < wanted:
+            quiet = self._thin(self._open(Outcome.ACCURATE))
+            self.take(self._most_different(quiet, np.ones(len(quiet)), wanted - self._trained), Outcome.NOVEL)
+
+    @property
+    def _trained(self) -> int:
+        return sum(outcome in _TRAINED for outcome in self.outcomes)
+
+    def _open(self, outcome: Outcome) -> list[int]:
+        return [i for i in self.usable if self.outcomes[i] is outcome]
+
+    def _thin(self, ranked: Sequence[int]) -> list[int]:
+        """Keep each frame of `ranked` that is not too close in time to a chosen or better one; at least the first."""
+        steps: dict[str, list[int]] = {}
+        taken: dict[str, list[int]] = {}
+        for i in self.usable:
+            origin = self.frames[i].origin
+            steps.setdefault(origin.block, []).append(origin.step)
+            if self.outcomes[i] is Outcome.FRESH or self.outcomes[i] in _TRAINED:
+                taken.setdefault(origin.block, []).append(origin.step)
+        kept = []
+        for i in ranked:
+            block, step = self.frames[i].origin.block, self.frames[i].origin.step
+            spacing = min(SPACING_STEPS, SPACING_SHARE * (steps[block][-1] - steps[block][0]))
+            if all(abs(step - other) >= spacing for other in taken.setdefault(block, [])):
+                taken[block].append(step)
+                kept.append(i)
+        return kept or list(ranked[:1])
+
+    def _most_different(self, indices: Sequence[int], weights: Float[np.ndarray, " n"], k: int) -> list[int]:
+        """Farthest-point choice among `indices` from the training set and the frames chosen for it so far."""
+        if k <= 0 or not indices:
+            return []
+        if len(indices) <= k:
+            return list(indices)
+        offered = [self.frames[i] for i in indices]
+        known = [*self.training, *(self.frames[i] for i in self.usable if self.outcomes[i] in _TRAINED)]
+        species = sorted({int(z) for frame in (*offered, *known) for z in frame.atoms.numbers})
+        chosen = farthest_points(descriptors(offered, species), descriptors(known, species), weights, k)
+        return [indices[c] for c in chosen]
+
+
+def select_seeds(frames: Sequence[Frame], config: SelectConfig, rng: np.random.Generator, budget: int) -> Selection:
+    """Divide the seeds of iteration 0: all are labelled, a random share is held back as fresh.
+
+    Frames of one trajectory stay together; rattled and strained frames are independent draws and are divided singly. The
+    user's own structures always train. Beyond the budget, seeds are dropped at random.
+
+    Parameters
+    ----------
+    budget
+        Labels the campaign may ask for.
+    """
+    pool = _Pool(frames, np.zeros(len(frames)), [Outcome.SURPLUS] * len(frames), [])
+    usable = pool.screen(config.min_distance_factor, frozenset())
+    given = [i for i in usable if frames[i].origin.kind == "given"]
+    made = [i for i in usable if frames[i].origin.kind != "given"]
+    made = [made[j] for j in rng.permutation(len(made))]
+    labelled = (given + made)[: max(budget, 0)]
+    pool.take(labelled, Outcome.TRAIN)
+
+    units: dict[str, list[int]] = {}
+    for i in labelled[len(given) :]:
+        origin = frames[i].origin
+        units.setdefault(frames[i].uid if origin.kind in ("rattle", "strain") else origin.block, []).append(i)
+    room = min(max(SEED_FRESH_LEAST, round(SEED_FRESH_SHARE * len(labelled))), len(labelled) // 3)
+    for unit in units.values():
+        if len(unit) <= room:
+            pool.take(unit, Outcome.FRESH)
+            room -= len(unit)
+    return Selection(tuple(pool.outcomes))

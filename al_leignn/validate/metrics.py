@@ -1,0 +1,125 @@
+"""Errors of predictions against labels that were never trained on."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+from jaxtyping import Float, Int
+
+from al_leignn.core import Labels
+
+RESAMPLES = 1000
+"""Bootstrap resamples for the interval of the force MAE."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Errors over a set of frames. Forces are per Cartesian component, energies per atom."""
+
+    n_frames: int
+    n_atoms: int
+    energy_mae: float
+    """eV/atom."""
+    energy_rmse: float
+    """eV/atom."""
+    force_mae: float
+    """eV/Å."""
+    force_rmse: float
+    """eV/Å."""
+    force_mae_low: float | None
+    """Lower end of the 95 % bootstrap interval over frames; None for a single frame."""
+    force_mae_high: float | None
+    force_rms: float
+    """Root mean square of the reference force components, eV/Å: what the errors are to be measured against."""
+    force_mae_by_element: dict[str, float]
+    """eV/Å, by chemical symbol."""
+    stress_mae: float | None
+    """eV/Å^3, per Voigt component; None where no frame has both a predicted and a reference stress."""
+    n_stress: int
+    """Frames with a stress on both sides."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe: numbers that are not finite become null."""
+        return {
+            key: {k: _finite(v) for k, v in value.items()} if isinstance(value, dict) else _finite(value)
+            for key, value in asdict(self).items()
+        }
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value
+
+
+def errors(
+    predictions: Sequence[Labels],
+    references: Sequence[Labels],
+    numbers: Sequence[Int[np.ndarray, " n_atoms"]],
+    rng: np.random.Generator,
+) -> Metrics:
+    """Compare predictions with reference labels, frame by frame.
+
+    Parameters
+    ----------
+    predictions
+        For a committee, the means of its members.
+    references
+        Labels of the same frames in the same order.
+    numbers
+        Atomic numbers of each frame.
+    rng
+        Draws the bootstrap resamples of the force MAE's interval. Whole frames are drawn, because the atoms of a frame
+        are correlated.
+
+    Raises
+    ------
+    ValueError
+        If there is no frame or the three sequences do not match.
+    """
+    if not len(predictions) == len(references) == len(numbers) > 0:
+        raise ValueError(f"{len(predictions)} predictions, {len(references)} references, {len(numbers)} frames")
+    sizes = np.array([len(z) for z in numbers])
+    energy = np.array([p.energy - r.energy for p, r in zip(predictions, references, strict=True)]) / sizes
+    per_frame = [np.asarray(p.forces, float) - r.forces for p, r in zip(predictions, references, strict=True)]
+    force = np.concatenate(per_frame)
+    stress = [
+        p.stress - r.stress for p, r in zip(predictions, references, strict=True) if p.stress is not None and r.stress is not None
+    ]
+    low, high = _interval(np.array([np.abs(f).sum() for f in per_frame]), 3 * sizes, rng)
+    elements = np.concatenate(numbers)
+    return Metrics(
+        n_frames=len(sizes),
+        n_atoms=int(sizes.sum()),
+        energy_mae=_mae(energy),
+        energy_rmse=_rms(energy),
+        force_mae=_mae(force),
+        force_rmse=_rms(force),
+        force_mae_low=low,
+        force_mae_high=high,
+        force_rms=_rms(np.concatenate([r.forces for r in references])),
+        force_mae_by_element={chemical_symbols[z]: _mae(force[elements == z]) for z in sorted(set(elements.tolist()))},
+        stress_mae=_mae(np.array(stress)) if stress else None,
+        n_stress=len(stress),
+    )
+
+
+def _mae(x: Float[np.ndarray, "..."]) -> float:
+    return float(np.abs(x).mean())
+
+
+def _rms(x: Float[np.ndarray, "..."]) -> float:
+    return float(np.sqrt(np.square(x).mean()))
+
+
+def _interval(
+    sums: Float[np.ndarray, " n"], weights: Int[np.ndarray, " n"], rng: np.random.Generator
+) -> tuple[float | None, float | None]:
+    """95 % percentile-bootstrap interval of the ratio sum(sums) / sum(weights) over frames."""
+    n = len(sums)
+    if n < 2:
+        return None, None
+    draws = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    low, high = np.quantile((draws @ sums) / (draws @ weights), [0.025, 0.975])
+    return float(low), float(high)
