@@ -241,6 +241,16 @@ def read_frames(path: Path) -> list[Frame]:
     return [_frame_of(atoms) for atoms in _read_extxyz(path)]
 
 
+def read_frame(path: Path, index: int) -> Frame:
+    """Read one frame of a file written by `write_frames`, without parsing the others."""
+    from ase.io import read
+
+    atoms = read(path, index=index, format="extxyz")
+    if not isinstance(atoms, Atoms):
+        raise DataError(f"there is no single frame {index}", where=str(path))
+    return _frame_of(atoms)
+
+
 def read_labelled(path: Path) -> list[LabelledFrame]:
     """Read labelled frames written by `write_frames`.
 

@@ -1,0 +1,85 @@
+"""One stage item at work: where it reads, where it writes, what it may draw on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from al_leignn.campaign.layout import Layout
+from al_leignn.config import CampaignConfig
+from al_leignn.core import Stage, StageRequest
+from al_leignn.dataset import Dataset, load_dataset
+from al_leignn.errors import RunError
+from al_leignn.store import Manifest, read_manifest
+
+MEMBER = "member.safetensors"
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, note) while an item runs."""
+
+
+def no_progress(done: int, total: int, note: str) -> None:
+    """For callers that do not watch."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage function hands back for its manifest."""
+
+    result: dict[str, Any]
+    times: dict[str, float]
+    """Extra entries for the part of the manifest that may differ between two equal runs."""
+
+
+@dataclass(frozen=True)
+class Item:
+    layout: Layout
+    config: CampaignConfig
+    request: StageRequest
+    scratch: Path
+    """Files written here are published together when the stage function returns."""
+    report: Progress
+
+    @property
+    def iteration(self) -> int:
+        return self.request.iteration
+
+    @property
+    def seed(self) -> np.random.SeedSequence:
+        """Random numbers depend on what is done, never on when or by whom."""
+        return np.random.SeedSequence(self.config.seed, spawn_key=tuple(spawn_key(self.request)))
+
+    def folder(self, stage: Stage, iteration: int | None = None, item: int = 0) -> Path:
+        return self.layout.item(StageRequest(stage, self.iteration if iteration is None else iteration, item))
+
+    def result(self, stage: Stage, iteration: int | None = None, item: int = 0) -> dict[str, Any]:
+        """The small results of a published item."""
+        return published(self.layout, StageRequest(stage, self.iteration if iteration is None else iteration, item)).result
+
+    def dataset(self, iterations: int) -> Dataset:
+        """Everything collected in iterations 0 .. iterations - 1."""
+        return load_dataset([self.folder(Stage.COLLECT, i) for i in range(iterations)])
+
+    def member_files(self, iteration: int) -> list[Path]:
+        """The checkpoints trained in an iteration."""
+        return member_files(self.layout, iteration)
+
+
+def member_files(layout: Layout, iteration: int) -> list[Path]:
+    members = layout.config_of(iteration).train.members
+    return [layout.item(StageRequest(Stage.TRAIN, iteration, m)) / MEMBER for m in range(members)]
+
+
+def spawn_key(request: StageRequest) -> list[int]:
+    return [request.iteration, list(Stage).index(request.stage), request.item]
+
+
+def published(layout: Layout, request: StageRequest) -> Manifest:
+    """The manifest of an item that must be there; raises `RunError` where it is not."""
+    folder = layout.item(request)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise RunError(f"{request} is needed and not published", where=str(folder), fix="run `al-leignn run` to compute it")
+    return manifest

@@ -1,0 +1,153 @@
+"""Stages train, validate and converge: from labels to a committee, its worth, and the decision."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from al_leignn.calibration import Calibration, calibrate, coverage, trust_levels
+from al_leignn.campaign.item import MEMBER, Item, Outcome
+from al_leignn.config import CampaignConfig
+from al_leignn.core import CommitteePrediction, LabelledFrame, Stage
+from al_leignn.deviation import deviation
+from al_leignn.errors import RunError
+
+PREDICTIONS = "predictions.npz"
+HISTORY = "history.json"
+
+
+def train(item: Item) -> Outcome:
+    """Fit one member: from the previous iteration's weights, or from scratch when it is time for a refit."""
+    from al_leignn.train.baseline import fit_e0s
+    from al_leignn.train.trainer import fit_member
+
+    config, i, member = item.config, item.iteration, item.request.item
+    data = item.dataset(i + 1)
+    if not data.train:
+        raise RunError(
+            "there is no label to train on: every label of this iteration failed",
+            where=str(item.folder(Stage.COLLECT)),
+            fix="see the reasons with `al-leignn status`; mend the labeller and delete this iteration's folder",
+        )
+    refit = i == 0 or _changed_architecture(item) or (config.train.refit_every > 0 and i % config.train.refit_every == 0)
+    report = fit_member(
+        data.train,
+        config.model,
+        config.train,
+        member=member,
+        seed=item.seed,
+        # The reference energies stay those of the first data, so that energies of iterations compare.
+        e0s=fit_e0s(item.dataset(1).train),
+        start=None if refit else item.folder(Stage.TRAIN, i - 1, member) / MEMBER,
+        out=item.scratch / MEMBER,
+        steps=config.train.steps if refit else config.train.warm_steps,
+        progress=lambda done, total, _: item.report(done, total, "training steps"),
+    )
+    history = [{k: v for k, v in row.items() if k != "seconds"} for row in report.history]
+    (item.scratch / HISTORY).write_text(json.dumps(history, indent=1), encoding="utf-8")
+    return Outcome(
+        {
+            "from_scratch": refit,
+            "best_step": report.best_step,
+            "frames": len(data.train),
+            "held_out": {"energy_mae": report.energy_mae, "force_mae": report.force_mae, "stress_mae": report.stress_mae},
+        },
+        {},
+    )
+
+
+def _changed_architecture(item: Item) -> bool:
+    return item.layout.config_of(item.iteration - 1).model != item.config.model
+
+
+def validate(item: Item) -> Outcome:
+    """Errors on labels never trained on, calibration from them, physics of the mean potential.
+
+    The *fresh* errors are prospective: the committee that ran the MD of this iteration is compared with labels of
+    a random sample of that very MD. The *test* errors are the new committee's on all fresh labels so far.
+    """
+    from al_leignn.model.committee import Committee
+    from al_leignn.validate.metrics import errors
+
+    config, i = item.config, item.iteration
+    new = item.dataset(i + 1).fresh
+    current = new[len(item.dataset(i).fresh) :]
+    committee = Committee.load(item.member_files(i))
+    item.report(0, 3, "errors")
+    predictions = committee.predict([labelled.frame.atoms for labelled in new])
+    result: dict[str, Any] = {
+        "test": errors([p.mean() for p in predictions], [n.labels for n in new], [n.frame.atoms.numbers for n in new]).to_dict(),
+        "fresh": None,
+        "coverage": None,
+    }
+    if i > 0:
+        previous = Committee.load(item.member_files(i - 1)).predict([labelled.frame.atoms for labelled in current])
+        result |= _prospective(item, previous, current)
+    _write_predictions(item, predictions, new)
+    item.report(1, 3, "calibration")
+    calibration = calibrate(*_frame_maxima(predictions, new))
+    lo, hi = trust_levels(calibration, config.select, config.converge.target_force_error)
+    item.report(2, 3, "physics")
+    result |= {"calibration": calibration.to_dict(), "trust": {"lo": lo, "hi": hi}, "gates": _gates(item, committee, config)}
+    item.report(3, 3, "done")
+    return Outcome(result, {})
+
+
+def _prospective(item: Item, predictions: Sequence[CommitteePrediction], labelled: Sequence[LabelledFrame]) -> dict[str, Any]:
+    from al_leignn.validate.metrics import errors
+
+    if not labelled:
+        return {}
+    labels, numbers = [n.labels for n in labelled], [n.frame.atoms.numbers for n in labelled]
+    found: dict[str, Any] = {"fresh": errors([p.mean() for p in predictions], labels, numbers).to_dict()}
+    calibration = Calibration.from_dict(item.result(Stage.VALIDATE, item.iteration - 1)["calibration"])
+    found["coverage"] = coverage(calibration, *_frame_maxima(predictions, labelled)).to_dict()
+    return found
+
+
+def _frame_maxima(predictions: Sequence[CommitteePrediction], labelled: Sequence[LabelledFrame]) -> tuple[np.ndarray, np.ndarray]:
+    """Largest true force error and largest force deviation of each frame, eV/Å."""
+    true = [np.linalg.norm(p.mean().forces - n.labels.forces, axis=1).max() for p, n in zip(predictions, labelled, strict=True)]
+    return np.array(true), np.array([deviation(p).max for p in predictions])
+
+
+def _write_predictions(item: Item, predictions: Sequence[CommitteePrediction], labelled: Sequence[LabelledFrame]) -> None:
+    """Keep what parity plots need."""
+    means = [p.mean() for p in predictions]
+    atoms = np.array([len(n.frame.atoms) for n in labelled], dtype=int)
+    maxima = _frame_maxima(predictions, labelled)
+    np.savez_compressed(
+        item.scratch / PREDICTIONS,
+        uid=np.array([n.frame.uid for n in labelled]),
+        iteration=np.array([n.frame.origin.iteration for n in labelled], dtype=int),
+        atoms=atoms,
+        energy=np.array([m.energy for m in means]) / atoms,
+        energy_ref=np.array([n.labels.energy for n in labelled]) / atoms,
+        forces=np.concatenate([m.forces for m in means]) if means else np.zeros((0, 3)),
+        forces_ref=np.concatenate([n.labels.forces for n in labelled]) if labelled else np.zeros((0, 3)),
+        max_error=maxima[0],
+        max_deviation=maxima[1],
+    )
+
+
+def _gates(item: Item, committee: Any, config: CampaignConfig) -> dict[str, bool]:
+    from al_leignn.campaign.sampling import structures
+    from al_leignn.validate.physics import force_consistency, nve_drift, repulsive_wall
+
+    first = structures(item)[0]
+    calculator = committee.calculator()
+    return {
+        "force consistency": force_consistency(first, calculator).passed,
+        "repulsive wall": repulsive_wall(calculator, committee.species).passed,
+        "nve drift": nve_drift(first, calculator).passed,
+    }
+
+
+def converge(item: Item) -> Outcome:
+    """Look at the whole history and decide."""
+    from al_leignn.campaign.history import summaries
+    from al_leignn.converge import decide
+
+    decision = decide(summaries(item.layout, item.iteration + 1), item.config.converge, item.config.budget)
+    return Outcome({"decision": decision.kind.value, "reason": decision.reason, "conditions": decision.conditions}, {})

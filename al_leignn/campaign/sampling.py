@@ -1,0 +1,134 @@
+"""Stages explore and select: from structures and the last committee to the frames worth a label."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from al_leignn.campaign.item import Item, Outcome
+from al_leignn.campaign.state import explore_items
+from al_leignn.core import Frame, Stage
+from al_leignn.select.budget import Selection, select_frames, select_seeds
+from al_leignn.store import read_frames, write_frames
+
+FRAMES = "frames.extxyz"
+SAMPLES = "samples.npz"
+SELECTED = "selected.extxyz"
+POOL = "pool.npz"
+
+
+def structures(item: Item) -> list[Atoms]:
+    """The campaign's structures, repeated for exploration and labelling."""
+    return [
+        frame.atoms.repeat(item.config.explore.supercell) if frame.atoms.pbc.all() else frame.atoms
+        for path in item.layout.inside(item.config.structures)
+        for frame in read_frames(path)
+    ]
+
+
+def explore(item: Item) -> Outcome:
+    """Seeds in iteration 0; afterwards one batch of walkers driven by the last committee."""
+    return _seeds(item) if item.iteration == 0 else _walk(item)
+
+
+def _seeds(item: Item) -> Outcome:
+    from al_leignn.explore.seeds import make_seeds
+
+    config = item.config
+    frames = make_seeds(
+        structures(item), config.seeds, temperature=max(config.explore.temperatures), rng=np.random.default_rng(item.seed)
+    )
+    write_frames(item.scratch / FRAMES, frames)
+    return Outcome({"frames": len(frames), "steps": 0, "walkers": []}, {})
+
+
+def _walk(item: Item) -> Outcome:
+    from al_leignn.explore.md import Walker
+    from al_leignn.explore.md import explore as run_walkers
+    from al_leignn.model.committee import Committee
+
+    config = item.config
+    starts = structures(item)
+    plan = [(atoms, t) for atoms in starts for t in config.explore.temperatures for _ in range(config.explore.walkers)]
+    first = item.request.item * config.explore.batch
+    walkers = [
+        Walker(index=first + n, atoms=atoms, temperature=t, pressure=config.explore.pressure)
+        for n, (atoms, t) in enumerate(plan[first : first + config.explore.batch])
+    ]
+    trust = item.result(Stage.VALIDATE, item.iteration - 1)["trust"]
+    found = run_walkers(
+        Committee.load(item.member_files(item.iteration - 1)),
+        walkers,
+        config.explore,
+        iteration=item.iteration,
+        trust_hi=trust["hi"],
+        seed=item.seed,
+        progress=lambda done, total: item.report(done, total, "MD steps"),
+    )
+    write_frames(item.scratch / FRAMES, [sample.frame for sample in found.samples])
+    per_atom = [sample.deviation.per_atom for sample in found.samples]
+    np.savez_compressed(
+        item.scratch / SAMPLES,
+        uid=np.array([s.frame.uid for s in found.samples]),
+        walker=np.array([s.frame.origin.walker for s in found.samples]),
+        step=np.array([s.frame.origin.step for s in found.samples]),
+        temperature=np.array([s.frame.origin.temperature for s in found.samples]),
+        max_deviation=np.array([s.deviation.max for s in found.samples]),
+        energy_deviation=np.array([s.deviation.energy for s in found.samples]),
+        per_atom=np.concatenate(per_atom) if per_atom else np.zeros(0),
+        atoms=np.array([len(d) for d in per_atom], dtype=int),
+    )
+    reports = [
+        {"walker": w.index, "temperature": w.temperature, "steps": w.steps_done, "stopped": w.stop_reason}
+        for w in found.walkers
+    ]
+    return Outcome({"frames": len(found.samples), "steps": sum(w.steps_done for w in found.walkers), "walkers": reports}, {})
+
+
+def select(item: Item) -> Outcome:
+    """Verdicts for the whole pool, and the frames to label: for training, and fresh ones to measure with."""
+    config, i = item.config, item.iteration
+    folders = [item.folder(Stage.EXPLORE, i, n) for n in range(explore_items(config, i))]
+    pool = [frame for folder in folders for frame in read_frames(folder / FRAMES)]
+    spent = sum(int(item.result(Stage.SELECT, j)["labels"]) for j in range(i))
+    left = max(config.budget.labels - spent, 0)
+    rng = np.random.default_rng(item.seed)
+    if i == 0:
+        trust = {"lo": None, "hi": None}
+        chosen = select_seeds(pool, config.select, rng=rng, budget_left=left)
+    else:
+        trust = item.result(Stage.VALIDATE, i - 1)["trust"]
+        known = item.dataset(i)
+        chosen = select_frames(
+            pool,
+            np.concatenate([_samples(folder)["max_deviation"] for folder in folders]),
+            known=[labelled.frame for labelled in (*known.train, *known.fresh)],
+            config=config.select,
+            lo=trust["lo"],
+            hi=trust["hi"],
+            rng=rng,
+            budget_left=left,
+        )
+    _write_selection(item.scratch, pool, chosen)
+    return Outcome(
+        {
+            "pool": len(pool),
+            "labels": len(chosen.train) + len(chosen.fresh),
+            "purposes": ["train"] * len(chosen.train) + ["fresh"] * len(chosen.fresh),
+            "counts": chosen.counts,
+            "trust": trust,
+        },
+        {},
+    )
+
+
+def _write_selection(folder: Path, pool: Sequence[Frame], chosen: Selection) -> None:
+    write_frames(folder / SELECTED, [pool[n] for n in (*chosen.train, *chosen.fresh)])
+    np.savez_compressed(folder / POOL, uid=np.array([frame.uid for frame in pool]), fate=np.array(chosen.fates))
+
+
+def _samples(folder: Path) -> dict[str, Any]:
+    with np.load(folder / SAMPLES, allow_pickle=False) as data:
+        return dict(data)

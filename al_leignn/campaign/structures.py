@@ -1,0 +1,99 @@
+"""Reading the user's structure files, and refusing those that cannot be simulated."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.neighborlist import neighbor_list
+
+from al_leignn.errors import StructureError
+
+TOO_CLOSE = 0.5
+"""Å. No two nuclei of a real structure are this close (H2: 0.74)."""
+
+
+def read_structures(path: Path) -> list[Atoms]:
+    """All structures in a file: CIF through pymatgen (occupancies checked), anything else through ASE.
+
+    Raises
+    ------
+    StructureError
+        If the file is missing, empty, binary or cannot be parsed; if sites are partially occupied, atoms coincide,
+        or a periodic cell has no volume.
+    """
+    where = str(path)
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise StructureError("there is no such file", where=where) from None
+    except OSError as error:
+        raise StructureError(f"the file cannot be read: {error.strerror}", where=where) from None
+    if not raw.strip():
+        raise StructureError("the file is empty", where=where)
+    packed = path.suffix in (".gz", ".xz", ".bz2", ".traj", ".db")
+    if b"\0" in raw and not packed:
+        raise StructureError("the file is binary, not a structure file", where=where, fix="give a CIF, POSCAR or extended XYZ file")
+    images = _read_cif(path) if path.suffix.lower() == ".cif" else _read_ase(path)
+    if not images:
+        raise StructureError("the file holds no structure", where=where)
+    for n, atoms in enumerate(images):
+        check_structure(atoms, where if len(images) == 1 else f"{where}, structure {n}")
+    return images
+
+
+def _read_cif(path: Path) -> list[Atoms]:
+    from pymatgen.io.ase import AseAtomsAdaptor
+    from pymatgen.io.cif import CifParser
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on rounding of fractional coordinates; what matters is raised
+            found = CifParser(path, occupancy_tolerance=1.0).parse_structures(primitive=False, on_error="raise")
+    except Exception as error:  # the parser raises whatever it trips over
+        raise StructureError(f"not a readable CIF file: {error or type(error).__name__}", where=str(path)) from None
+    images = []
+    for structure in found:
+        if not structure.is_ordered:
+            sites = [site.species_string for site in structure if not site.is_ordered]
+            raise StructureError(
+                f"{len(sites)} site(s) are partially occupied or mixed ({sites[0]})",
+                where=str(path),
+                fix="make an ordered structure first (for instance a special quasirandom structure)",
+            )
+        atoms = AseAtomsAdaptor.get_atoms(structure, msonable=False)
+        images.append(Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True))
+    return images
+
+
+def _read_ase(path: Path) -> list[Atoms]:
+    from ase.io import read
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            images = read(path, ":")
+    except Exception as error:  # ASE's readers raise whatever they trip over
+        reason = str(error) or type(error).__name__
+        raise StructureError(f"not a readable structure file: {reason}", where=str(path), fix="CIF, POSCAR and extended XYZ work") from None
+    return [Atoms(numbers=a.numbers, positions=a.positions, cell=a.cell, pbc=a.pbc) for a in images]
+
+
+def check_structure(atoms: Atoms, where: str) -> None:
+    """Refuse what cannot be simulated; raises `StructureError`."""
+    if len(atoms) == 0:
+        raise StructureError("the structure has no atoms", where=where)
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(np.asarray(atoms.cell)).all()):
+        raise StructureError("positions or cell are not finite numbers", where=where)
+    if (atoms.numbers < 1).any():
+        raise StructureError("an atom has no known element", where=where)
+    if atoms.pbc.any() and (atoms.cell.rank < 3 and atoms.pbc.all() or any(not atoms.cell[a].any() for a in range(3) if atoms.pbc[a])):
+        raise StructureError("the structure is periodic along an axis without a cell vector", where=where)
+    if atoms.pbc.all() and atoms.cell.volume < 1.0:
+        raise StructureError(f"the cell has a volume of {atoms.cell.volume:.2g} Å^3", where=where)
+    first, second, distance = neighbor_list("ijd", atoms, TOO_CLOSE)
+    if len(distance):
+        n = int(distance.argmin())
+        raise StructureError(
+            f"atoms {first[n]} and {second[n]} are {distance[n]:.3f} Å apart", where=where, fix="remove the duplicate or mend the structure"
+        )

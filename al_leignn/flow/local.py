@@ -1,0 +1,180 @@
+"""The local runner: no database, no server. Worker processes take requests from the planner until it has none left."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.queues import Queue as ProcessQueue
+from pathlib import Path
+from queue import Empty
+from typing import NamedTuple, Protocol
+
+from al_leignn.campaign.layout import Layout
+from al_leignn.campaign.lock import holding
+from al_leignn.campaign.plan import next_requests
+from al_leignn.campaign.state import State, scan
+from al_leignn.core import Decision, StageRequest
+from al_leignn.errors import AlLeignnError, RunError
+from al_leignn.store import Manifest, sweep_scratch, write_atomic
+
+
+class Tick(NamedTuple):
+    """How far a running item is."""
+
+    request: StageRequest
+    done: int
+    total: int
+    note: str
+
+
+class Watcher(Protocol):
+    """What a runner tells whoever looks on (progress bars, or nothing)."""
+
+    def begin(self, requests: list[StageRequest]) -> None: ...
+    def tick(self, tick: Tick) -> None: ...
+    def finished(self, request: StageRequest) -> None: ...
+    def end(self) -> None: ...
+    def decided(self, layout: Layout, iteration: int) -> None: ...
+
+
+def run(layout: Layout, *, workers: int, max_iterations: int | None, watcher: Watcher) -> Decision | None:
+    """Run a campaign until it decides to stop, or until `max_iterations` more iterations are decided.
+
+    Always resumes: what is published stays, what was cut off is done again. Returns the last decision.
+
+    Raises
+    ------
+    CampaignLockedError
+        If another runner works on this campaign.
+    RunError
+        If an item fails; everything else that was under way is finished and published first.
+    """
+    with holding(layout.lock, "al-leignn run"):
+        sweep_scratch(layout.root)
+        with _Pool(layout, workers, watcher) as pool:
+            decided = 0
+            while max_iterations is None or decided < max_iterations:
+                state = scan(layout)
+                requests = next_requests(state)
+                if not requests:
+                    return state.decision
+                layout.open_iteration(requests[0].iteration)
+                pool.do(requests)
+                if _just_decided(layout, requests):
+                    decided += 1
+                    watcher.decided(layout, requests[0].iteration)
+            return scan(layout).decision
+
+
+def _just_decided(layout: Layout, requests: list[StageRequest]) -> bool:
+    current = scan(layout).current
+    return current is not None and current.index == requests[0].iteration and current.decision is not None
+
+
+class _Pool:
+    """Long-lived worker processes (importing torch costs seconds), and the progress they send back."""
+
+    def __init__(self, layout: Layout, workers: int, watcher: Watcher) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._layout = layout
+        self._watcher = watcher
+        self._ticks: ProcessQueue[Tick] = context.Queue()
+        self._executor = ProcessPoolExecutor(
+            max_workers=workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(), self._ticks)
+        )
+
+    def __enter__(self) -> "_Pool":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            # Do not wait for hours of DFT: what is published is safe, the rest is redone.
+            for process in list((self._executor._processes or {}).values()):
+                process.terminate()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def do(self, requests: list[StageRequest]) -> None:
+        """Run independent items; returns when all are published, raises the first error after the others ended."""
+        self._watcher.begin(requests)
+        pending: dict[Future[None], StageRequest] = {self._executor.submit(_work, self._layout.root, r): r for r in requests}
+        failures: list[tuple[StageRequest, BaseException]] = []
+        try:
+            while pending:
+                ready, _ = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)
+                self._drain()
+                for future in ready:
+                    request = pending.pop(future)
+                    error = future.exception()
+                    if error is None:
+                        self._watcher.finished(request)
+                    else:
+                        failures.append((request, error))
+        finally:
+            self._watcher.end()
+        if failures:
+            raise _failure(*failures[0], self._layout)
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                self._watcher.tick(self._ticks.get_nowait())
+            except Empty:
+                return
+
+
+def _failure(request: StageRequest, error: BaseException, layout: Layout) -> AlLeignnError:
+    if isinstance(error, AlLeignnError):
+        return error
+    if isinstance(error, BrokenProcessPool):
+        return RunError(
+            f"a worker process died during {request}",
+            where=str(layout.root),
+            fix="often the machine ran out of memory: try fewer --workers; run again to continue, nothing published is lost",
+        )
+    log = layout.logs / f"{request.stage}-{request.iteration:03d}-{request.item:04d}.log"
+    write_atomic(log, "".join(traceback.format_exception(error)))
+    return RunError(f"{request} failed: {type(error).__name__}: {error}", where=str(log), fix="the log has the details; run again to continue")
+
+
+# --- inside a worker process -----------------------------------------------------------------------------
+
+
+def _nobody_watches(tick: Tick) -> None:
+    pass
+
+
+_send: Callable[[Tick], None] = _nobody_watches
+
+
+def _start_worker(parent: int, ticks: "ProcessQueue[Tick]") -> None:
+    global _send
+    _send = ticks.put
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the runner ends its workers itself
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+
+
+def _die_with(parent: int) -> None:
+    """End this process when the runner is gone, however it went: no orphan may go on writing."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _work(root: Path, request: StageRequest) -> None:
+    from al_leignn.campaign.stages import run_stage
+
+    last = 0.0
+
+    def report(done: int, total: int, note: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > 0.2 or done >= total:
+            last = now
+            _send(Tick(request, done, total, note))
+
+    run_stage(Layout(root), request, report)
