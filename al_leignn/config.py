@@ -34,7 +34,7 @@ class ModelConfig(Section):
 
     preset: Literal["local", "paper"] = Field(
         "local",
-        description="local: conservative, size-consistent, rank-2 channel; paper: published scalar-vector network with virtual nodes",
+        description="local: conservative, size-consistent, rank-2 channel; paper: published network with virtual nodes",
     )
     cutoff: Positive = Field(5.0, description="neighbour cutoff, Å")
     features: Count = Field(32, description="channels per atom")
@@ -69,7 +69,8 @@ class TrainConfig(Section):
     force_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the force loss")
     stress_weight: Annotated[float, Field(ge=0)] = Field(0.1, description="weight of the stress loss, where labels have stress")
     holdout: Annotated[float, Field(ge=0, lt=0.5)] = Field(
-        0.1, description="share of the trajectory blocks each member leaves out (another share for each) to choose its best weights"
+        0.1,
+        description="share of the trajectory blocks each member leaves out (another share for each) to choose its best weights",
     )
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of training and exploration")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
@@ -80,7 +81,9 @@ class SeedConfig(Section):
 
     rattled: Annotated[int, Field(ge=0)] = Field(8, description="frames with Gaussian displacements, per structure")
     rattle_std: Positive = Field(0.10, description="standard deviation of the displacements, Å")
-    strained: Annotated[int, Field(ge=0)] = Field(6, description="frames with random volume and shear strain, per periodic structure")
+    strained: Annotated[int, Field(ge=0)] = Field(
+        6, description="frames with random volume and shear strain, per periodic structure"
+    )
     max_strain: Annotated[float, Field(gt=0, lt=0.3)] = Field(0.04, description="largest strain component")
     hot: Annotated[int, Field(ge=0)] = Field(
         10, description="frames from a short hot MD on an elastic network of the structure's own bonds, per structure"
@@ -103,7 +106,9 @@ class ExploreConfig(Section):
     driver: Literal["mean", "member"] = Field(
         "member", description="mean: all members push; member: one member drives and the others look at every stride-th frame"
     )
-    supercell: tuple[Count, Count, Count] = Field((1, 1, 1), description="repetition of the structures for exploration and labelling")
+    supercell: tuple[Count, Count, Count] = Field(
+        (1, 1, 1), description="repetition of the structures for exploration and labelling"
+    )
 
 
 class SelectConfig(Section):
@@ -111,10 +116,15 @@ class SelectConfig(Section):
 
     budget: Count = Field(12, description="labels for training per iteration, at most")
     fresh: Count = Field(
-        6, description="labels per iteration drawn at random from the same pool (control arm); they measure the error and are never trained on"
+        6,
+        description="labels per iteration drawn at random from the same pool, to measure the error; never trained on",
     )
-    trust_lo: Literal["auto"] | Positive = Field("auto", description="force deviation below which a frame counts as known, eV/Å; auto: from calibration")
-    trust_hi: Literal["auto"] | Positive = Field("auto", description="force deviation above which a frame is dropped as unphysical, eV/Å; auto: from calibration")
+    trust_lo: Literal["auto"] | Positive = Field(
+        "auto", description="force deviation below which a frame counts as known, eV/Å; auto: from calibration"
+    )
+    trust_hi: Literal["auto"] | Positive = Field(
+        "auto", description="force deviation above which a frame is dropped as unphysical, eV/Å; auto: from calibration"
+    )
     min_distance_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.6, description="frames with two atoms closer than this share of the sum of their covalent radii are not labelled"
     )
@@ -162,9 +172,11 @@ class ExternalConfig(Section):
 
     type: Literal["external"] = "external"
     command: Annotated[list[str], Field(min_length=1)] = Field(
-        description='words of the command; {input} and {output} are replaced by file names, no shell is involved'
+        description="words of the command; {input} and {output} are replaced by file names, no shell is involved"
     )
-    version: str = Field("1", description="raise this when the command's results change: labels of another version are not reused")
+    version: str = Field(
+        "1", description="raise this when the command's results change: labels of another version are not reused"
+    )
     time_limit_s: Positive = Field(3600.0, description="seconds after which a label counts as failed")
 
 
@@ -176,7 +188,9 @@ class ConvergeConfig(Section):
 
     target_force_error: Positive = Field(0.05, description="force MAE (per component) to reach on fresh labels, eV/Å")
     target_energy_error: Positive = Field(0.005, description="energy MAE to reach on fresh labels, eV/atom")
-    accurate_share: Annotated[float, Field(gt=0, le=1)] = Field(0.9, description="share of the explored frames that must be within the trust level")
+    accurate_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.9, description="share of the explored frames that must be within the trust level"
+    )
     iterations: Count = Field(1, description="iterations in a row for which every condition must hold")
     stall_iterations: Annotated[int, Field(ge=2)] = Field(
         4, description="iterations without a lower fresh force error after which the campaign is stalled"
@@ -197,7 +211,9 @@ class CampaignConfig(Section):
     name: str = Field(description="name of the campaign")
     seed: Annotated[int, Field(ge=0)] = Field(0, description="all random numbers derive from it")
     structures: Annotated[list[str], Field(min_length=1)] = Field(description="starting structures, relative to this file")
-    data: list[str] = Field(default_factory=list, description="labelled frames to start from (extended XYZ), relative to this file")
+    data: list[str] = Field(
+        default_factory=list, description="labelled frames to start from (extended XYZ), relative to this file"
+    )
     label_store: str = Field("labels", description="folder of the label store; campaigns may share one")
     labeller: Labeller
     model: ModelConfig = Field(default_factory=lambda: ModelConfig())
@@ -239,7 +255,9 @@ def config_error(error: ValidationError, schema: type[Section], where: str) -> C
     first = problems[0]
     # A discriminated union puts its tag into the location; the user did not write it.
     keys = [str(part) for part in first["loc"]]
-    shown = ".".join(key for i, key in enumerate(keys) if not (i == 1 and keys[0] == "labeller" and key in ("gpaw", "ase", "external")))
+    shown = ".".join(
+        key for i, key in enumerate(keys) if not (i == 1 and keys[0] == "labeller" and key in ("gpaw", "ase", "external"))
+    )
     fix = ""
     match first["type"]:
         case "extra_forbidden":

@@ -39,7 +39,9 @@ def load_dataset(folders: Sequence[Path]) -> Dataset:
     return Dataset(tuple(parts[Purpose.TRAIN]), tuple(parts[Purpose.FRESH]))
 
 
-def write_block(folder: Path, train: Sequence[LabelledFrame], fresh: Sequence[LabelledFrame], known: Iterable[str]) -> dict[str, int]:
+def write_block(
+    folder: Path, train: Sequence[LabelledFrame], fresh: Sequence[LabelledFrame], known: Iterable[str]
+) -> dict[str, int]:
     """Write one iteration's block; frames already known or given twice are left out. Returns the counts.
 
     Raises
@@ -67,18 +69,18 @@ def write_block(folder: Path, train: Sequence[LabelledFrame], fresh: Sequence[La
 
 # --- labelled frames that users already have -------------------------------------------------------------
 
-USER_LEVEL = "given"
-"""Level of theory of the user's own frames: taken to be the campaign's, since the user put them there."""
-
 BLOCKS_PER_FILE = 20
 FRESH_SHARE = 0.1
 
 
-def read_user_data(path: Path, *, energy_key: str = "REF_energy", forces_key: str = "REF_forces", stress_key: str = "REF_stress") -> list[LabelledFrame]:
+def read_user_data(
+    path: Path, level: str, *, energy_key: str = "REF_energy", forces_key: str = "REF_forces", stress_key: str = "REF_stress"
+) -> list[LabelledFrame]:
     """Read labelled frames from any file ASE reads (extended XYZ, .xz/.gz, VASP, ASE databases).
 
     Labels come from the given keys; where a frame has none of them, from the results stored with it
-    (`energy`, `forces`, `stress`). Neighbouring frames of a file share a trajectory block.
+    (`energy`, `forces`, `stress`). Neighbouring frames of a file share a trajectory block. `level` is the level of
+    theory that the user says they have.
 
     Raises
     ------
@@ -91,8 +93,8 @@ def read_user_data(path: Path, *, energy_key: str = "REF_energy", forces_key: st
         images = read(path, ":")
     except FileNotFoundError:
         raise DataError("there is no such file", where=str(path)) from None
-    except Exception as error:  # ASE's readers raise whatever their parser trips over
-        raise DataError(f"cannot be read as structures: {error or type(error).__name__}", where=str(path)) from None
+    except Exception as error:  # noqa: BLE001  ASE's readers raise whatever their parser trips over
+        raise DataError(f"cannot be read as structures: {str(error) or type(error).__name__}", where=str(path)) from None
     if not images:
         raise DataError("the file holds no frames", where=str(path))
     size = -(-len(images) // BLOCKS_PER_FILE)
@@ -100,7 +102,7 @@ def read_user_data(path: Path, *, energy_key: str = "REF_energy", forces_key: st
     for n, atoms in enumerate(images):
         origin = Origin(kind=f"data:{path.name}", walker=n // size, step=n % size)
         labels = _user_labels(atoms, energy_key, forces_key, stress_key, f"{path}, frame {n}")
-        frames.append(LabelledFrame(Frame.of(atoms, origin), labels, USER_LEVEL))
+        frames.append(LabelledFrame(Frame.of(atoms, origin), labels, level))
     return frames
 
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from ase import Atoms
@@ -33,7 +32,17 @@ DEFAULT_TEMPERATURES = (300.0, 600.0)
 
 # Plane-wave cutoffs at which GPAW's PBE data sets give forces to about 10 meV/Å, eV.
 CUTOFF_DEFAULT = 350.0
-CUTOFF_BY_ELEMENT = {"H": 400.0, "B": 400.0, "C": 450.0, "N": 500.0, "O": 500.0, "F": 500.0, "Si": 300.0, "Al": 300.0, "Na": 300.0}
+CUTOFF_BY_ELEMENT = {
+    "H": 400.0,
+    "B": 400.0,
+    "C": 450.0,
+    "N": 500.0,
+    "O": 500.0,
+    "F": 500.0,
+    "Si": 300.0,
+    "Al": 300.0,
+    "Na": 300.0,
+}
 
 
 @dataclass
@@ -99,13 +108,15 @@ def _supercell(structures: Sequence[Atoms], reasons: dict[str, str]) -> tuple[in
     if bulk and max(len(atoms) for atoms in bulk) * math.prod(repeat) > MAX_ATOMS:
         repeat = [1, 1, 1]
     a, b, c = repeat
-    reasons["explore.supercell"] = f"at least {MIN_LENGTH:g} Å and {MIN_ATOMS} atoms, at most {MAX_ATOMS} atoms" if bulk else "no 3-D cell to repeat"
+    reasons["explore.supercell"] = (
+        f"at least {MIN_LENGTH:g} Å and {MIN_ATOMS} atoms, at most {MAX_ATOMS} atoms" if bulk else "no 3-D cell to repeat"
+    )
     return a, b, c
 
 
 def _heights(atoms: Atoms) -> np.ndarray:
     """Distance between opposite faces of the cell along each axis, Å."""
-    return 1.0 / np.linalg.norm(atoms.cell.reciprocal(), axis=1)
+    return np.asarray(1.0 / np.linalg.norm(atoms.cell.reciprocal(), axis=1))
 
 
 def vacuum_gap(atoms: Atoms, axis: int) -> float:

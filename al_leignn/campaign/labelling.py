@@ -43,7 +43,9 @@ def collect(item: Item) -> Outcome:
         else:
             reasons[result["reason"]] = reasons.get(result["reason"], 0) + 1
     if item.iteration == 0 and item.config.data:
-        given = [labelled for path in item.layout.inside(item.config.data) for labelled in read_user_data(path)]
+        # The user's own frames are taken to be of the campaign's level of theory, since the user put them there.
+        level = make_labeller(item.config.labeller).level
+        given = [labelled for path in item.layout.inside(item.config.data) for labelled in read_user_data(path, level)]
         train, fresh = fresh_share(given, np.random.default_rng(item.seed))
         blocks[Purpose.TRAIN] += train
         blocks[Purpose.FRESH] += fresh

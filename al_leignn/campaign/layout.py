@@ -1,13 +1,13 @@
 """Where everything lies in a campaign folder. Paths only; nothing is read or made here but the config.
 
-    campaign.toml                     what the user wrote
-    structures/                       starting structures, extended XYZ
-    labels/                           the label store (may be shared: see label_store in campaign.toml)
-    iterations/000/campaign.toml      the config this iteration runs under
-    iterations/000/<stage>/0000/      one folder an item: manifest.json and what it describes
-    queue/                            the embedded queue server, if used
-    logs/                             tracebacks of failed items
-    lock                              held while a runner works here
+campaign.toml                     what the user wrote
+structures/                       starting structures, extended XYZ
+labels/                           the label store (may be shared: see label_store in campaign.toml)
+iterations/000/campaign.toml      the config this iteration runs under
+iterations/000/<stage>/0000/      one folder an item: manifest.json and what it describes
+queue/                            the embedded queue server, if used
+logs/                             tracebacks of failed items
+lock                              held while a runner works here
 """
 
 from collections.abc import Sequence

@@ -2,26 +2,34 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from al_leignn.calibration import Calibration, calibrate, coverage, trust_levels
 from al_leignn.campaign.item import MEMBER, Item, Outcome
-from al_leignn.config import CampaignConfig
 from al_leignn.core import CommitteePrediction, LabelledFrame, Stage
 from al_leignn.deviation import deviation
 from al_leignn.errors import RunError
 
+if TYPE_CHECKING:
+    from al_leignn.model.committee import Committee
+
 PREDICTIONS = "predictions.npz"
 HISTORY = "history.json"
+
+DRIFT_STEPS = 200
+"""MD steps of the energy-conservation gate: seconds, not a benchmark."""
 
 
 def train(item: Item) -> Outcome:
     """Fit one member: from the previous iteration's weights, or from scratch when it is time for a refit."""
+    from al_leignn.model.threads import use_one_thread
     from al_leignn.train.baseline import fit_e0s
     from al_leignn.train.trainer import fit_member
 
+    use_one_thread()
     config, i, member = item.config, item.iteration, item.request.item
     data = item.dataset(i + 1)
     if not data.train:
@@ -68,42 +76,49 @@ def validate(item: Item) -> Outcome:
     a random sample of that very MD. The *test* errors are the new committee's on all fresh labels so far.
     """
     from al_leignn.model.committee import Committee
-    from al_leignn.validate.metrics import errors
+    from al_leignn.model.threads import use_one_thread
 
+    use_one_thread()
     config, i = item.config, item.iteration
-    new = item.dataset(i + 1).fresh
-    current = new[len(item.dataset(i).fresh) :]
+    everything = item.dataset(i + 1).fresh
+    current = everything[len(item.dataset(i).fresh) :]
     committee = Committee.load(item.member_files(i))
     item.report(0, 3, "errors")
-    predictions = committee.predict([labelled.frame.atoms for labelled in new])
-    result: dict[str, Any] = {
-        "test": errors([p.mean() for p in predictions], [n.labels for n in new], [n.frame.atoms.numbers for n in new]).to_dict(),
-        "fresh": None,
-        "coverage": None,
-    }
-    if i > 0:
-        previous = Committee.load(item.member_files(i - 1)).predict([labelled.frame.atoms for labelled in current])
-        result |= _prospective(item, previous, current)
-    _write_predictions(item, predictions, new)
+    predictions = committee.predict([labelled.frame.atoms for labelled in everything])
+    result: dict[str, Any] = {"test": _errors(predictions, everything), "fresh": None, "coverage": None}
+    if i > 0 and current:
+        driving = Committee.load(item.member_files(i - 1)).predict([labelled.frame.atoms for labelled in current])
+        result |= {"fresh": _errors(driving, current), "coverage": _coverage(item, driving, current)}
+    _write_predictions(item, predictions, everything)
     item.report(1, 3, "calibration")
-    calibration = calibrate(*_frame_maxima(predictions, new))
+    calibration = calibrate(*_frame_maxima(predictions, everything)) if everything else None
     lo, hi = trust_levels(calibration, config.select, config.converge.target_force_error)
     item.report(2, 3, "physics")
-    result |= {"calibration": calibration.to_dict(), "trust": {"lo": lo, "hi": hi}, "gates": _gates(item, committee, config)}
-    item.report(3, 3, "done")
+    result |= {
+        "calibration": None if calibration is None else calibration.to_dict(),
+        "trust": {"lo": lo, "hi": hi},
+        "gates": _gates(item, committee),
+    }
+    item.report(3, 3, "physics")
     return Outcome(result, {})
 
 
-def _prospective(item: Item, predictions: Sequence[CommitteePrediction], labelled: Sequence[LabelledFrame]) -> dict[str, Any]:
+def _errors(item: Item, predictions: Sequence[CommitteePrediction], labelled: Sequence[LabelledFrame]) -> dict[str, Any] | None:
     from al_leignn.validate.metrics import errors
 
     if not labelled:
-        return {}
-    labels, numbers = [n.labels for n in labelled], [n.frame.atoms.numbers for n in labelled]
-    found: dict[str, Any] = {"fresh": errors([p.mean() for p in predictions], labels, numbers).to_dict()}
-    calibration = Calibration.from_dict(item.result(Stage.VALIDATE, item.iteration - 1)["calibration"])
-    found["coverage"] = coverage(calibration, *_frame_maxima(predictions, labelled)).to_dict()
-    return found
+        return None
+    numbers = [n.frame.atoms.numbers for n in labelled]
+    return errors([p.mean() for p in predictions], [n.labels for n in labelled], numbers).to_dict()
+
+
+def _coverage(item: Item, predictions: Sequence[CommitteePrediction], labelled: Sequence[LabelledFrame]) -> dict[str, Any] | None:
+    """Whether the bound that the last calibration gave held for labels made since."""
+    earlier = item.result(Stage.VALIDATE, item.iteration - 1)["calibration"]
+    if earlier is None:
+        return None
+    found = coverage(Calibration.from_dict(earlier), *_frame_maxima(predictions, labelled))
+    return asdict(found) | {"share": found.share}
 
 
 def _frame_maxima(predictions: Sequence[CommitteePrediction], labelled: Sequence[LabelledFrame]) -> tuple[np.ndarray, np.ndarray]:
@@ -131,17 +146,18 @@ def _write_predictions(item: Item, predictions: Sequence[CommitteePrediction], l
     )
 
 
-def _gates(item: Item, committee: Any, config: CampaignConfig) -> dict[str, bool]:
+def _gates(item: Item, committee: "Committee") -> list[dict[str, Any]]:
     from al_leignn.campaign.sampling import structures
     from al_leignn.validate.physics import force_consistency, nve_drift, repulsive_wall
 
     first = structures(item)[0]
     calculator = committee.calculator()
-    return {
-        "force consistency": force_consistency(first, calculator).passed,
-        "repulsive wall": repulsive_wall(calculator, committee.species).passed,
-        "nve drift": nve_drift(first, calculator).passed,
-    }
+    rng = np.random.default_rng(item.seed)
+    explore = item.config.explore
+    drift = nve_drift(
+        first, calculator, rng, temperature=max(explore.temperatures), steps=DRIFT_STEPS, timestep_fs=explore.timestep_fs
+    )
+    return [g.to_dict() for g in (force_consistency(first, calculator, rng), repulsive_wall(first, calculator), drift)]
 
 
 def converge(item: Item) -> Outcome:

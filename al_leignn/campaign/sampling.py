@@ -48,7 +48,9 @@ def _walk(item: Item) -> Outcome:
     from al_leignn.explore.md import Walker
     from al_leignn.explore.md import explore as run_walkers
     from al_leignn.model.committee import Committee
+    from al_leignn.model.threads import use_one_thread
 
+    use_one_thread()
     config = item.config
     starts = structures(item)
     plan = [(atoms, t) for atoms in starts for t in config.explore.temperatures for _ in range(config.explore.walkers)]
@@ -81,8 +83,7 @@ def _walk(item: Item) -> Outcome:
         atoms=np.array([len(d) for d in per_atom], dtype=int),
     )
     reports = [
-        {"walker": w.index, "temperature": w.temperature, "steps": w.steps_done, "stopped": w.stop_reason}
-        for w in found.walkers
+        {"walker": w.index, "temperature": w.temperature, "steps": w.steps_done, "stopped": w.stop_reason} for w in found.walkers
     ]
     return Outcome({"frames": len(found.samples), "steps": sum(w.steps_done for w in found.walkers), "walkers": reports}, {})
 
@@ -96,19 +97,19 @@ def select(item: Item) -> Outcome:
     left = max(config.budget.labels - spent, 0)
     rng = np.random.default_rng(item.seed)
     if i == 0:
-        trust = {"lo": None, "hi": None}
-        chosen = select_seeds(pool, config.select, rng=rng, budget_left=left)
+        chosen = select_seeds(pool, config.select, rng, budget_left=left)
     else:
         trust = item.result(Stage.VALIDATE, i - 1)["trust"]
         known = item.dataset(i)
         chosen = select_frames(
             pool,
-            np.concatenate([_samples(folder)["max_deviation"] for folder in folders]),
-            known=[labelled.frame for labelled in (*known.train, *known.fresh)],
-            config=config.select,
-            lo=trust["lo"],
-            hi=trust["hi"],
-            rng=rng,
+            np.concatenate([load_samples(folder)["max_deviation"] for folder in folders]),
+            config.select,
+            trust["lo"],
+            trust["hi"],
+            rng,
+            training=[labelled.frame for labelled in known.train],
+            known_uids=known.uids,
             budget_left=left,
         )
     _write_selection(item.scratch, pool, chosen)
@@ -117,8 +118,9 @@ def select(item: Item) -> Outcome:
             "pool": len(pool),
             "labels": len(chosen.train) + len(chosen.fresh),
             "purposes": ["train"] * len(chosen.train) + ["fresh"] * len(chosen.fresh),
-            "counts": chosen.counts,
-            "trust": trust,
+            "fates": chosen.counts,
+            "verdicts": chosen.verdict_counts,
+            "trust": {"lo": chosen.trust_lo, "hi": chosen.trust_hi},
         },
         {},
     )
@@ -126,9 +128,15 @@ def select(item: Item) -> Outcome:
 
 def _write_selection(folder: Path, pool: Sequence[Frame], chosen: Selection) -> None:
     write_frames(folder / SELECTED, [pool[n] for n in (*chosen.train, *chosen.fresh)])
-    np.savez_compressed(folder / POOL, uid=np.array([frame.uid for frame in pool]), fate=np.array(chosen.fates))
+    np.savez_compressed(
+        folder / POOL,
+        uid=np.array([frame.uid for frame in pool]),
+        fate=np.array([str(fate) for fate in chosen.fates]),
+        verdict=np.array([str(verdict) for verdict in chosen.verdicts]),
+    )
 
 
-def _samples(folder: Path) -> dict[str, Any]:
+def load_samples(folder: Path) -> dict[str, Any]:
+    """The deviations that an explore item has stored, as arrays by name."""
     with np.load(folder / SAMPLES, allow_pickle=False) as data:
         return dict(data)

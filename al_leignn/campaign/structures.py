@@ -33,7 +33,9 @@ def read_structures(path: Path) -> list[Atoms]:
         raise StructureError("the file is empty", where=where)
     packed = path.suffix in (".gz", ".xz", ".bz2", ".traj", ".db")
     if b"\0" in raw and not packed:
-        raise StructureError("the file is binary, not a structure file", where=where, fix="give a CIF, POSCAR or extended XYZ file")
+        raise StructureError(
+            "the file is binary, not a structure file", where=where, fix="give a CIF, POSCAR or extended XYZ file"
+        )
     images = _read_cif(path) if path.suffix.lower() == ".cif" else _read_ase(path)
     if not images:
         raise StructureError("the file holds no structure", where=where)
@@ -50,8 +52,8 @@ def _read_cif(path: Path) -> list[Atoms]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on rounding of fractional coordinates; what matters is raised
             found = CifParser(path, occupancy_tolerance=1.0).parse_structures(primitive=False, on_error="raise")
-    except Exception as error:  # the parser raises whatever it trips over
-        raise StructureError(f"not a readable CIF file: {error or type(error).__name__}", where=str(path)) from None
+    except Exception as error:  # noqa: BLE001  the parser raises whatever it trips over
+        raise StructureError(f"not a readable CIF file: {str(error) or type(error).__name__}", where=str(path)) from None
     images = []
     for structure in found:
         if not structure.is_ordered:
@@ -73,9 +75,11 @@ def _read_ase(path: Path) -> list[Atoms]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             images = read(path, ":")
-    except Exception as error:  # ASE's readers raise whatever they trip over
+    except Exception as error:  # noqa: BLE001  ASE's readers raise whatever they trip over
         reason = str(error) or type(error).__name__
-        raise StructureError(f"not a readable structure file: {reason}", where=str(path), fix="CIF, POSCAR and extended XYZ work") from None
+        raise StructureError(
+            f"not a readable structure file: {reason}", where=str(path), fix="CIF, POSCAR and extended XYZ work"
+        ) from None
     return [Atoms(numbers=a.numbers, positions=a.positions, cell=a.cell, pbc=a.pbc) for a in images]
 
 
@@ -87,7 +91,7 @@ def check_structure(atoms: Atoms, where: str) -> None:
         raise StructureError("positions or cell are not finite numbers", where=where)
     if (atoms.numbers < 1).any():
         raise StructureError("an atom has no known element", where=where)
-    if atoms.pbc.any() and (atoms.cell.rank < 3 and atoms.pbc.all() or any(not atoms.cell[a].any() for a in range(3) if atoms.pbc[a])):
+    if atoms.pbc.any() and (any(not atoms.cell[a].any() for a in range(3) if atoms.pbc[a])):
         raise StructureError("the structure is periodic along an axis without a cell vector", where=where)
     if atoms.pbc.all() and atoms.cell.volume < 1.0:
         raise StructureError(f"the cell has a volume of {atoms.cell.volume:.2g} Å^3", where=where)
@@ -95,5 +99,7 @@ def check_structure(atoms: Atoms, where: str) -> None:
     if len(distance):
         n = int(distance.argmin())
         raise StructureError(
-            f"atoms {first[n]} and {second[n]} are {distance[n]:.3f} Å apart", where=where, fix="remove the duplicate or mend the structure"
+            f"atoms {first[n]} and {second[n]} are {distance[n]:.3f} Å apart",
+            where=where,
+            fix="remove the duplicate or mend the structure",
         )

@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import Queue as ProcessQueue
@@ -17,10 +16,10 @@ from typing import NamedTuple, Protocol
 from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.lock import holding
 from al_leignn.campaign.plan import next_requests
-from al_leignn.campaign.state import State, scan
+from al_leignn.campaign.state import scan
 from al_leignn.core import Decision, StageRequest
 from al_leignn.errors import AlLeignnError, RunError
-from al_leignn.store import Manifest, sweep_scratch, write_atomic
+from al_leignn.store import sweep_scratch, write_atomic
 
 
 class Tick(NamedTuple):
@@ -138,22 +137,20 @@ def _failure(request: StageRequest, error: BaseException, layout: Layout) -> AlL
         )
     log = layout.logs / f"{request.stage}-{request.iteration:03d}-{request.item:04d}.log"
     write_atomic(log, "".join(traceback.format_exception(error)))
-    return RunError(f"{request} failed: {type(error).__name__}: {error}", where=str(log), fix="the log has the details; run again to continue")
+    return RunError(
+        f"{request} failed: {type(error).__name__}: {error}", where=str(log), fix="the log has the details; run again to continue"
+    )
 
 
 # --- inside a worker process -----------------------------------------------------------------------------
 
-
-def _nobody_watches(tick: Tick) -> None:
-    pass
-
-
-_send: Callable[[Tick], None] = _nobody_watches
+_ticks: "ProcessQueue[Tick] | None" = None
+"""Set once, when the process starts: a queue can only be inherited, not sent along with each request."""
 
 
 def _start_worker(parent: int, ticks: "ProcessQueue[Tick]") -> None:
-    global _send
-    _send = ticks.put
+    global _ticks  # noqa: PLW0603
+    _ticks = ticks
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the runner ends its workers itself
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
 
@@ -175,6 +172,7 @@ def _work(root: Path, request: StageRequest) -> None:
         now = time.monotonic()
         if now - last > 0.2 or done >= total:
             last = now
-            _send(Tick(request, done, total, note))
+            if _ticks is not None:
+                _ticks.put(Tick(request, done, total, note))
 
     run_stage(Layout(root), request, report)
