@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from al_leignn.calibration import Calibration, calibrate, coverage, trust_levels
+from al_leignn.calibration import Calibration, calibrate, coverage, frame_errors, trust_levels
 from al_leignn.campaign.item import MEMBER, Item, Outcome
 from al_leignn.core import CommitteePrediction, LabelledFrame, Stage
 from al_leignn.deviation import deviation
@@ -103,7 +103,7 @@ def validate(item: Item) -> Outcome:
     return Outcome(result, {})
 
 
-def _errors(item: Item, predictions: Sequence[CommitteePrediction], labelled: Sequence[LabelledFrame]) -> dict[str, Any] | None:
+def _errors(predictions: Sequence[CommitteePrediction], labelled: Sequence[LabelledFrame]) -> dict[str, Any] | None:
     from al_leignn.validate.metrics import errors
 
     if not labelled:
@@ -123,7 +123,7 @@ def _coverage(item: Item, predictions: Sequence[CommitteePrediction], labelled: 
 
 def _frame_maxima(predictions: Sequence[CommitteePrediction], labelled: Sequence[LabelledFrame]) -> tuple[np.ndarray, np.ndarray]:
     """Largest true force error and largest force deviation of each frame, eV/Å."""
-    true = [np.linalg.norm(p.mean().forces - n.labels.forces, axis=1).max() for p, n in zip(predictions, labelled, strict=True)]
+    true = [frame_errors(p, n.labels).max for p, n in zip(predictions, labelled, strict=True)]
     return np.array(true), np.array([deviation(p).max for p in predictions])
 
 
@@ -147,10 +147,10 @@ def _write_predictions(item: Item, predictions: Sequence[CommitteePrediction], l
 
 
 def _gates(item: Item, committee: "Committee") -> list[dict[str, Any]]:
-    from al_leignn.campaign.sampling import structures
+    from al_leignn.campaign.sampling import read_starts
     from al_leignn.validate.physics import force_consistency, nve_drift, repulsive_wall
 
-    first = structures(item)[0]
+    first = read_starts(item.layout, item.config)[0]
     calculator = committee.calculator()
     rng = np.random.default_rng(item.seed)
     explore = item.config.explore

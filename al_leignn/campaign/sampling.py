@@ -8,7 +8,9 @@ import numpy as np
 from ase import Atoms
 
 from al_leignn.campaign.item import Item, Outcome
+from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.state import explore_items
+from al_leignn.config import CampaignConfig
 from al_leignn.core import Frame, Stage
 from al_leignn.select.budget import Selection, select_frames, select_seeds
 from al_leignn.store import read_frames, write_frames
@@ -19,11 +21,11 @@ SELECTED = "selected.extxyz"
 POOL = "pool.npz"
 
 
-def structures(item: Item) -> list[Atoms]:
+def read_starts(layout: Layout, config: CampaignConfig) -> list[Atoms]:
     """The campaign's structures, repeated for exploration and labelling."""
     return [
-        frame.atoms.repeat(item.config.explore.supercell) if frame.atoms.pbc.all() else frame.atoms
-        for path in item.layout.inside(item.config.structures)
+        frame.atoms.repeat(config.explore.supercell) if frame.atoms.pbc.all() else frame.atoms
+        for path in layout.inside(config.structures)
         for frame in read_frames(path)
     ]
 
@@ -37,9 +39,9 @@ def _seeds(item: Item) -> Outcome:
     from al_leignn.explore.seeds import make_seeds
 
     config = item.config
-    frames = make_seeds(
-        structures(item), config.seeds, temperature=max(config.explore.temperatures), rng=np.random.default_rng(item.seed)
-    )
+    starts = read_starts(item.layout, config)
+    rng = np.random.default_rng(item.seed)
+    frames = make_seeds(starts, config.seeds, temperature=max(config.explore.temperatures), rng=rng)
     write_frames(item.scratch / FRAMES, frames)
     return Outcome({"frames": len(frames), "steps": 0, "walkers": []}, {})
 
@@ -52,7 +54,7 @@ def _walk(item: Item) -> Outcome:
 
     use_one_thread()
     config = item.config
-    starts = structures(item)
+    starts = read_starts(item.layout, config)
     plan = [(atoms, t) for atoms in starts for t in config.explore.temperatures for _ in range(config.explore.walkers)]
     first = item.request.item * config.explore.batch
     walkers = [

@@ -6,12 +6,12 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import Queue as ProcessQueue
 from pathlib import Path
 from queue import Empty
-from typing import NamedTuple, Protocol
 
 from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.lock import holding
@@ -19,26 +19,8 @@ from al_leignn.campaign.plan import next_requests
 from al_leignn.campaign.state import scan
 from al_leignn.core import Decision, StageRequest
 from al_leignn.errors import AlLeignnError, RunError
+from al_leignn.flow.watch import Tick, Watcher
 from al_leignn.store import sweep_scratch, write_atomic
-
-
-class Tick(NamedTuple):
-    """How far a running item is."""
-
-    request: StageRequest
-    done: int
-    total: int
-    note: str
-
-
-class Watcher(Protocol):
-    """What a runner tells whoever looks on (progress bars, or nothing)."""
-
-    def begin(self, requests: list[StageRequest]) -> None: ...
-    def tick(self, tick: Tick) -> None: ...
-    def finished(self, request: StageRequest) -> None: ...
-    def end(self) -> None: ...
-    def decided(self, layout: Layout, iteration: int) -> None: ...
 
 
 def run(layout: Layout, *, workers: int, max_iterations: int | None, watcher: Watcher) -> Decision | None:
@@ -70,7 +52,7 @@ def run(layout: Layout, *, workers: int, max_iterations: int | None, watcher: Wa
             return scan(layout).decision
 
 
-def _just_decided(layout: Layout, requests: list[StageRequest]) -> bool:
+def _just_decided(layout: Layout, requests: Sequence[StageRequest]) -> bool:
     current = scan(layout).current
     return current is not None and current.index == requests[0].iteration and current.decision is not None
 
@@ -97,7 +79,7 @@ class _Pool:
                 process.terminate()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def do(self, requests: list[StageRequest]) -> None:
+    def do(self, requests: Sequence[StageRequest]) -> None:
         """Run independent items; returns when all are published, raises the first error after the others ended."""
         self._watcher.begin(requests)
         pending: dict[Future[None], StageRequest] = {self._executor.submit(_work, self._layout.root, r): r for r in requests}

@@ -1,0 +1,152 @@
+"""Writing a new campaign folder: structures, and a campaign.toml in which every key says what it is and why."""
+
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from ase import Atoms
+from pydantic.fields import FieldInfo
+
+from al_leignn.campaign.derive import Derived, derive
+from al_leignn.campaign.layout import CONFIG
+from al_leignn.campaign.structures import read_structures
+from al_leignn.config import CampaignConfig, Section
+from al_leignn.core import Frame, Origin
+from al_leignn.dataset import read_user_data
+from al_leignn.errors import CampaignError
+from al_leignn.store import write_frames
+
+STRUCTURES = "structures"
+
+
+def create_campaign(folder: Path, derived: Derived, structures: Mapping[str, Atoms], data: Sequence[Path]) -> Path:
+    """Make the folder, all of it or nothing; returns its absolute path.
+
+    Parameters
+    ----------
+    structures
+        Structures by file name; the names are those in `derived.config.structures`.
+    data
+        Labelled files to copy in; likewise.
+
+    Raises
+    ------
+    CampaignError
+        If the folder holds anything, or cannot be written.
+    """
+    folder = folder.absolute()
+    refuse_occupied(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise CampaignError(f"the campaign folder cannot be made: {error.strerror}", where=str(folder)) from None
+    try:
+        for n, (name, atoms) in enumerate(structures.items()):
+            path = scratch / name
+            path.parent.mkdir(exist_ok=True)
+            write_frames(path, [Frame.of(atoms, Origin("given", walker=n))])
+        for source, name in zip(data, derived.config.data, strict=True):
+            (scratch / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, scratch / name)
+        (scratch / CONFIG).write_text(render(derived), encoding="utf-8")
+        scratch.chmod(0o755)
+        os.replace(scratch, folder)  # noqa: PTH105  replaces an empty folder, which Path.rename leaves open
+    except OSError as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise CampaignError(f"the campaign folder cannot be written: {error.strerror}", where=str(folder)) from None
+    return folder
+
+
+def refuse_occupied(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists() or folder.is_symlink():
+        there = "a campaign" if (folder / CONFIG).exists() else "something"
+        raise CampaignError(
+            f"{there} is already here", where=str(folder), fix="choose another folder with --dir, or remove this one yourself"
+        )
+
+
+def render(derived: Derived) -> str:
+    """campaign.toml with a comment on every key: its description, and why it has its value."""
+    lines = [
+        "# An al-leignn campaign. Values marked 'derived' follow from the structures; change anything you like:",
+        "# edits act from the next iteration. Units: eV, Å, fs, K. `al-leignn check` tells what is wrong or missing.",
+        "",
+    ]
+    config = derived.config
+    tables = {name: value for name, value in config if isinstance(value, Section)}
+    plain = {name: value for name, value in config if name not in tables}
+    lines += _keys(CampaignConfig.model_fields, plain, "", derived.reasons)
+    for name, section in tables.items():
+        title = (type(section).__doc__ or "").strip().splitlines()[0]
+        lines += ["", f"[{name}]  # {title}"]
+        values = dict(section)
+        lines += _keys(type(section).model_fields, values, f"{name}.", derived.reasons)
+    return "\n".join(lines) + "\n"
+
+
+def _keys(fields: Mapping[str, FieldInfo], values: Mapping[str, Any], prefix: str, reasons: Mapping[str, str]) -> list[str]:
+    lines = []
+    for name, value in values.items():
+        comment = fields[name].description or ""
+        reason = reasons.get(prefix + name)
+        if reason:
+            comment += f" (derived: {reason})"
+        if value is None:
+            text = f"# {name} ="
+        else:
+            text = f"{name} = {_toml(value)}"
+        lines.append(f"{text:<34}  # {comment}" if comment else text)
+    return lines
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        table = tomlkit.inline_table()
+        table.update(value)
+        return str(table.as_string())
+    return str(tomlkit.item(list(value) if isinstance(value, tuple) else value).as_string())
+
+
+def start_campaign(
+    files: Sequence[Path],
+    folder: Path | None,
+    *,
+    data: Sequence[Path],
+    labeller: str,
+    calculator: str,
+    command: str,
+    temperatures: Sequence[float],
+    seed: int,
+) -> Path:
+    """`al-leignn init`: read the structures, derive the settings, write the folder. Nothing is written on an error."""
+    structures: dict[str, Atoms] = {}
+    for path in files:
+        for atoms in read_structures(path):
+            stem = path.name.split(".")[0] or "structure"
+            name = f"{STRUCTURES}/{stem}.extxyz"
+            while name in structures:
+                name = f"{STRUCTURES}/{stem}-{len(structures)}.extxyz"
+            structures[name] = atoms
+    for path in data:
+        read_user_data(path, level="unchecked")
+    name = files[0].name.split(".")[0] or "campaign"
+    derived = derive(
+        name,
+        list(structures.values()),
+        list(structures),
+        labeller=labeller,
+        calculator=calculator,
+        command=shlex.split(command),
+        temperatures=temperatures,
+        data=[f"data/{path.name}" for path in data],
+        seed=seed,
+    )
+    return create_campaign(folder or Path(name), derived, structures, data)

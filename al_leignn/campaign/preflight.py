@@ -1,0 +1,120 @@
+"""`al-leignn check`: is everything there that a run will need, and what will it cost?"""
+
+import importlib.util
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from al_leignn.campaign.estimate import Estimate, estimate
+from al_leignn.campaign.layout import Layout
+from al_leignn.campaign.sampling import read_starts
+from al_leignn.campaign.structures import check_structure
+from al_leignn.config import CampaignConfig
+from al_leignn.errors import ConfigError, LabellerError, StructureError
+from al_leignn.label.base import make_labeller
+
+LEAST_FREE_BYTES = 500e6
+
+
+@dataclass(frozen=True)
+class Preflight:
+    campaign: str
+    structures: list[str]
+    labeller: dict[str, str]
+    machine: dict[str, str]
+    missing: list[str]
+    """What a run cannot do without, each with how to get it."""
+    notes: list[str]
+    """What only some commands need."""
+    estimate: Estimate
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def render(self) -> str:
+        lines = [f"campaign          {self.campaign}"]
+        lines += [f"structure         {text}" for text in self.structures]
+        lines += [f"{key:<17} {text}" for key, text in {**self.labeller, **self.machine}.items()]
+        lines += [*self.estimate.lines()]
+        lines += [f"note              {note}" for note in self.notes]
+        lines += [f"MISSING           {what}" for what in self.missing] or ["ready"]
+        return "\n".join(lines)
+
+
+def preflight(folder: Path, workers: int | None) -> Preflight:
+    """Check a campaign without starting anything.
+
+    Raises
+    ------
+    CampaignError, ConfigError, StructureError
+        If there is no campaign, or its config or structures cannot be used.
+    """
+    layout = Layout.open(folder)
+    config = layout.config()
+    cells = read_cells(layout, config)
+    cores = workers or len(os.sched_getaffinity(0))
+    return Preflight(
+        campaign=f"{config.name} ({layout.root})",
+        structures=[f"{atoms.get_chemical_formula()}, {_shape(atoms)}" for atoms in cells],
+        labeller=make_labeller(config.labeller).describe(),
+        machine=_machine(layout, cores),
+        missing=_missing(layout, config, cells),
+        notes=_notes(),
+        estimate=estimate(config, cells, cores),
+    )
+
+
+def require_ready(layout: Layout) -> None:
+    """Refuse to start what cannot succeed; raises `LabellerError` naming everything that is missing."""
+    config = layout.config()
+    missing = _missing(layout, config, read_cells(layout, config))
+    if missing:
+        raise LabellerError("this campaign cannot run here: " + "; ".join(missing), where=str(layout.root))
+
+
+def read_cells(layout: Layout, config: CampaignConfig) -> list[Atoms]:
+    """The cells that are explored and labelled; raises if a structure is missing or impossible."""
+    for path in layout.inside([*config.structures, *config.data]):
+        if not path.is_file():
+            raise ConfigError("a file named in campaign.toml is not there", where=str(path))
+    cells = read_starts(layout, config)
+    for atoms in cells:
+        check_structure(atoms, str(layout.root))
+    if config.explore.ensemble == "npt" and any(not atoms.pbc.all() for atoms in cells):
+        raise StructureError("constant pressure needs a structure that is periodic in three directions", where="explore.ensemble")
+    return cells
+
+
+def _shape(atoms: Atoms) -> str:
+    if not atoms.pbc.any():
+        return "isolated (no periodic direction)"
+    lengths = " x ".join(f"{length:.2f}" for length in atoms.cell.lengths())
+    return f"cell {lengths} Å" + (
+        "" if atoms.pbc.all() else f", periodic along {''.join('abc'[i] for i in range(3) if atoms.pbc[i])}"
+    )
+
+
+def _machine(layout: Layout, cores: int) -> dict[str, str]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    gpu = "NVIDIA driver found" if shutil.which("nvidia-smi") else "none found"
+    free = shutil.disk_usage(layout.root).free / 1e9
+    return {"machine": f"{cores} core(s), {memory:.0f} GiB memory, {free:.0f} GB free disk, GPU: {gpu}"}
+
+
+def _missing(layout: Layout, config: CampaignConfig, cells: list[Atoms]) -> list[str]:
+    species = sorted({int(z) for atoms in cells for z in atoms.numbers})
+    missing = list(make_labeller(config.labeller).check(species))
+    if not os.access(layout.root, os.W_OK):
+        missing.append(f"write permission in {layout.root}")
+    elif shutil.disk_usage(layout.root).free < LEAST_FREE_BYTES:
+        missing.append("disk space: less than 0.5 GB free; make room or move the campaign")
+    return missing
+
+
+def _notes() -> list[str]:
+    queue = [name for name in ("fireworks", "pymongo") if importlib.util.find_spec(name) is None]
+    return [f"`launch` and `worker` need {' and '.join(queue)}: pip install 'al-leignn[queue]'"] if queue else []

@@ -1,0 +1,21 @@
+"""Options that several commands share."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+CampaignDir = Annotated[Path, typer.Argument(help="campaign folder [default: here]", metavar="[DIR]", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
+Workers = Annotated[int | None, typer.Option(help="processes to use [default: one per core]", min=1)]
+
+
+def default_workers() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
