@@ -1,0 +1,54 @@
+"""Which frames a member leaves out of its fit to choose its best weights: whole trajectory blocks, never parts."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+from al_leignn.core import LabelledFrame
+
+MAX_SHARE = 0.2
+"""No member gives up more than this share of the frames, so blocks larger than it are always trained on."""
+
+
+def leave_out(frames: Sequence[LabelledFrame], *, share: float, member: int) -> tuple[list[LabelledFrame], list[LabelledFrame]]:
+    """Part the frames into a member's training set and its holdout, along trajectory blocks.
+
+    The blocks are shuffled (by the digest of their names, so every member sees one order) and dealt into groups of
+    about `share` of the frames; member k leaves out group k, modulo the number of groups. With too few blocks
+    for one group the holdout is empty.
+
+    Parameters
+    ----------
+    share
+        Wanted size of the holdout relative to all frames; the result stays below `MAX_SHARE`.
+    member
+        Index of the member, from 0.
+
+    Returns
+    -------
+    training, holdout
+        Frames in their given order; no block has frames in both.
+    """
+    groups = _groups(Counter(f.frame.origin.block for f in frames), share)
+    left_out = groups[member % len(groups)] if groups else frozenset()
+    training = [f for f in frames if f.frame.origin.block not in left_out]
+    holdout = [f for f in frames if f.frame.origin.block in left_out]
+    return training, holdout
+
+
+def _groups(sizes: Counter[str], share: float) -> list[frozenset[str]]:
+    total = sizes.total()
+    if share <= 0.0 or total == 0:
+        return []
+    groups: list[frozenset[str]] = []
+    current: list[str] = []
+    held = 0
+    for block in sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        if held + sizes[block] > MAX_SHARE * total:
+            continue
+        current.append(block)
+        held += sizes[block]
+        if held >= share * total:
+            groups.append(frozenset(current))
+            current, held = [], 0
+    return groups

@@ -1,0 +1,238 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from al_leignn.config import ModelConfig, TrainConfig
+from al_leignn.core import LabelledFrame
+from al_leignn.errors import CheckpointError, DataError
+from al_leignn.model.checkpoint import load_member
+from al_leignn.model.graph import build_graph
+from al_leignn.store import read_labelled, write_frames
+from al_leignn.train import trainer
+from al_leignn.train.baseline import fit_e0s
+from al_leignn.train.trainer import FitReport, fit_member
+
+Maker = Callable[..., list[LabelledFrame]]
+Fit = Callable[..., FitReport]
+
+
+@pytest.fixture
+def fit(small: ModelConfig, quick: TrainConfig, tmp_path: Path) -> Fit:
+    """`fit(frames, name, **changes)` fits a small member to `tmp_path / name`."""
+
+    def run(frames: list[LabelledFrame], name: str, *, train: dict[str, Any] | None = None, **changes: Any) -> FitReport:
+        settings: dict[str, Any] = {"member": 0, "seed": np.random.SeedSequence(7), "start": None, "steps": 40, "model": small}
+        settings["e0s"] = fit_e0s(frames) if frames else {}
+        return fit_member(frames, train=quick.model_copy(update=train or {}), out=tmp_path / name, **settings | changes)
+
+    return run
+
+
+def predict(path: Path, item: LabelledFrame) -> tuple[float, np.ndarray]:
+    network = load_member(path, dtype=torch.float64)
+    out = network(build_graph(item.frame.atoms, network.config.cutoff, network.species, torch.float64))
+    return float(out.energy), out.forces.detach().numpy()
+
+
+def force_mae(path: Path, frames: list[LabelledFrame]) -> float:
+    return float(np.mean([np.abs(predict(path, f)[1] - f.labels.forces).mean() for f in frames]))
+
+
+def finite(value: float | None) -> float:
+    assert value is not None
+    assert np.isfinite(value)
+    return value
+
+
+# --- learning ----------------------------------------------------------------------------------------------
+
+
+def test_a_fit_learns_forces_energies_and_stress_of_unseen_frames(copper: Maker, fit: Fit, tmp_path: Path) -> None:
+    unseen = copper(20, 2)
+    report = fit(copper(40, 1), "m", steps=400, valid=unseen)
+    losses = [entry["train_loss"] for entry in report.history]
+    assert losses[len(losses) // 2] < 0.3 * losses[0]  # before the energy weight rises
+    assert finite(report.force_mae) < 0.06 * np.sqrt(np.mean([np.square(f.labels.forces).mean() for f in unseen]))
+    assert finite(report.energy_mae) < 0.004
+    assert finite(report.stress_mae) < 0.008
+    assert report.force_mae == pytest.approx(force_mae(tmp_path / "m", unseen), rel=1e-3)
+
+
+def test_molecules_and_crystals_of_different_sizes_share_batches(copper: Maker, carbon_monoxide: Maker, fit: Fit) -> None:
+    frames = [*copper(6, 1), *carbon_monoxide(6, 2), *copper(3, 3, repeat=2)]
+    valid = [*carbon_monoxide(2, 5), *copper(2, 4)]
+    report = fit(frames, "m", train={"batch_atoms": 24}, steps=60, valid=valid)
+    assert report.history[-1]["train_force_mae"] < 0.7 * report.history[0]["train_force_mae"]
+    assert np.isfinite([value for entry in report.history for value in entry.values()]).all()
+    assert report.stress_mae is not None
+
+
+def test_without_any_stress_label_there_is_no_stress_error(carbon_monoxide: Maker, fit: Fit) -> None:
+    report = fit(carbon_monoxide(6, 1), "m", steps=10, valid=carbon_monoxide(2, 2))
+    assert report.stress_mae is None
+    assert report.force_mae is not None
+
+
+def test_without_holdout_the_last_average_is_kept_and_no_error_is_claimed(copper: Maker, fit: Fit) -> None:
+    report = fit(copper(5, 1), "m", steps=10)
+    assert (report.energy_mae, report.force_mae, report.stress_mae, report.best_step) == (None, None, None, 10)
+    assert not any(key.startswith("valid") for entry in report.history for key in entry)
+
+
+def test_the_holdout_picks_the_best_evaluation(copper: Maker, fit: Fit) -> None:
+    report = fit(copper(20, 1, walkers=10), "m", train={"holdout": 0.15}, steps=60)
+    best = min(report.history, key=lambda entry: entry["valid_loss"])
+    assert report.best_step == best["step"]
+    assert report.force_mae == best["valid_force_mae"]
+    assert len(report.history) <= trainer.EVALUATIONS
+
+
+def test_equal_seeds_give_equal_bytes_and_other_members_do_not(copper: Maker, fit: Fit, tmp_path: Path) -> None:
+    frames = copper(6, 1)
+    for name, member in (("a", 0), ("b", 0), ("c", 1)):
+        fit(frames, name, member=member, steps=10)
+    a, b, c = ((tmp_path / name).read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+# --- warm start --------------------------------------------------------------------------------------------
+
+
+def test_a_warm_start_goes_on_where_the_model_stood(copper: Maker, fit: Fit, tmp_path: Path) -> None:
+    frames = copper(6, 1)
+    fit(frames, "first", steps=30)
+    shifted = {z: e + 1.0 for z, e in fit_e0s(frames).items()}  # reference energies fitted to later data may differ
+    fit(copper(9, 3), "again", start=tmp_path / "first", steps=0, e0s=shifted)
+    for item in copper(3, 8):
+        energy, forces = predict(tmp_path / "first", item)
+        energy_again, forces_again = predict(tmp_path / "again", item)
+        assert energy_again == pytest.approx(energy, abs=1e-9)
+        np.testing.assert_allclose(forces_again, forces, atol=1e-9)
+
+
+def test_a_warm_start_improves_on_its_start(copper: Maker, fit: Fit, tmp_path: Path) -> None:
+    test = copper(10, 9)
+    fit(copper(10, 1), "first", steps=60)
+    fit(copper(30, 1), "more", start=tmp_path / "first", steps=60)
+    assert force_mae(tmp_path / "more", test) < 0.9 * force_mae(tmp_path / "first", test)
+
+
+def test_a_warm_start_from_another_architecture_or_species_is_refused(
+    copper: Maker, carbon_monoxide: Maker, small: ModelConfig, fit: Fit, tmp_path: Path
+) -> None:
+    frames = copper(4, 1)
+    fit(frames, "m", steps=1)
+    with pytest.raises(CheckpointError, match="another architecture"):
+        fit(frames, "n", model=small.model_copy(update={"features": 16}), start=tmp_path / "m")
+    with pytest.raises(CheckpointError, match="not seen"):
+        fit(carbon_monoxide(4, 1), "n", start=tmp_path / "m")
+
+
+def test_unusable_input_is_refused(copper: Maker, fit: Fit, tmp_path: Path) -> None:
+    frames = copper(4, 1)
+    with pytest.raises(DataError, match="no labelled frames"):
+        fit([], "m")
+    with pytest.raises(DataError, match=r"no isolated-atom energy .* \[29\]"):
+        fit(frames, "m", e0s={})
+    with pytest.raises(DataError, match="also trained on"):
+        fit(frames, "m", valid=frames[:1])
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- resume ------------------------------------------------------------------------------------------------
+
+FIT_IN_A_PROCESS = """
+import json, sys
+from pathlib import Path
+import numpy as np, torch
+from al_leignn.config import ModelConfig, TrainConfig
+from al_leignn.store import read_labelled
+from al_leignn.train import trainer
+
+torch.set_num_threads(1)
+trainer.RESUME_EVERY_S = 0.02
+folder = Path(sys.argv[1])
+settings = json.loads((folder / "settings.json").read_text())
+trainer.fit_member(
+    read_labelled(folder / "frames.extxyz"), ModelConfig(**settings["model"]), TrainConfig(**settings["train"]),
+    member=2, seed=np.random.SeedSequence(3), e0s={29: -0.01}, start=None, out=folder / "killed", steps=150, resume_dir=folder,
+)
+"""
+
+
+def test_killed_and_resumed_equals_uninterrupted(
+    copper: Maker,
+    fit: Fit,
+    small: ModelConfig,
+    quick: TrainConfig,
+    tmp_path: Path,
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train = {"holdout": 0.2}
+    write_frames(tmp_path / "frames.extxyz", copper(12, 1, walkers=6))
+    settings = {"model": small.model_dump(), "train": quick.model_copy(update=train).model_dump()}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    state = tmp_path / "member-2.safetensors"
+    command = [sys.executable, "-c", FIT_IN_A_PROCESS, str(tmp_path)]
+    process = subprocess.Popen(command, cwd=repository, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    while not state.exists():
+        assert process.poll() is None, "the fit ended before it could be killed"
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert state.exists()
+    assert not (tmp_path / "killed").exists()
+
+    monkeypatch.setattr(trainer, "REPORT_EVERY_S", 0.0)
+    steps: list[int] = []
+    frames = read_labelled(tmp_path / "frames.extxyz")
+    same: dict[str, Any] = {"train": train, "member": 2, "seed": np.random.SeedSequence(3), "e0s": {29: -0.01}, "steps": 150}
+    resumed = fit(frames, "killed", resume_dir=tmp_path, progress=lambda done, *_: steps.append(done), **same)
+    whole = fit(frames, "whole", **same)
+    assert steps[0] > 1, "the fit began anew instead of going on"
+    assert (tmp_path / "killed").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert [entry | {"seconds": 0} for entry in resumed.history] == [entry | {"seconds": 0} for entry in whole.history]
+    assert not state.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_a_foreign_or_damaged_state_is_not_picked_up(
+    copper: Maker, fit: Fit, tmp_path: Path, content: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = copper(4, 1)
+    fit(frames, "whole", steps=6)
+    state = tmp_path / "member-0.safetensors"
+    if content is None:
+        interrupt(lambda hook: fit(frames, "m", steps=7, resume_dir=tmp_path, progress=hook), monkeypatch)
+        assert state.exists()
+    else:
+        state.write_bytes(content)
+    fit(frames, "m", steps=6, resume_dir=tmp_path)
+    assert (tmp_path / "m").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def interrupt(run: Callable[[Callable[..., None]], FitReport], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupt a fit after four steps, as Ctrl-C does; its state stays behind."""
+
+    def hook(done: int, *_: object) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "RESUME_EVERY_S", 0.0)
+        patched.setattr(trainer, "REPORT_EVERY_S", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            run(hook)
