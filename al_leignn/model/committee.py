@@ -1,0 +1,156 @@
+"""Several members seen as one: the graph, the edges and the basis are computed once for all of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from jaxtyping import Float
+from torch import Tensor
+
+from al_leignn.core import CommitteePrediction
+from al_leignn.errors import CheckpointError, ConfigError
+from al_leignn.model.checkpoint import load_members, save_members
+from al_leignn.model.graph import Graph, build_graph, collate
+from al_leignn.model.leignn import LEIGNN
+
+if TYPE_CHECKING:
+    from al_leignn.model.calculator import LeignnCalculator
+
+
+@dataclass(frozen=True)
+class CommitteeOutput:
+    """Outputs of several members on one graph, stacked in their order. Energies are float64."""
+
+    energy: Float[Tensor, "members structures"]
+    node_energy: Float[Tensor, "members atoms"]
+    forces: Float[Tensor, "members atoms 3"]
+    stress: Float[Tensor, "members structures 3 3"] | None
+
+
+class Committee:
+    """Members that share species and network settings and differ in their weights."""
+
+    def __init__(self, members: Sequence[LEIGNN]) -> None:
+        if not members:
+            raise ConfigError("a committee needs at least one member")
+        first = members[0]
+        for member in members[1:]:
+            if member.config != first.config or member.species != first.species:
+                raise ConfigError(
+                    "members of a committee differ in network or species",
+                    fix="take members of one training, with one [model] section",
+                )
+        self.members = list(members)
+        self.species = first.species
+        self.cutoff = first.cutoff
+        self.conservative = first.conservative
+        self.size_consistent = first.size_consistent
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the members are."""
+        return self.members[0].device
+
+    @classmethod
+    def load(
+        cls, path: Path | str | Sequence[Path | str], device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> "Committee":
+        """Read a committee from its file, or from the files of its members.
+
+        Raises
+        ------
+        CheckpointError
+            See `checkpoint.load_member`; also members that do not belong together.
+        """
+        paths = [path] if isinstance(path, Path | str) else list(path)
+        try:
+            return cls([member for one in paths for member in load_members(Path(one), device, dtype)])
+        except ConfigError as error:
+            raise CheckpointError(error.what, where=", ".join(str(one) for one in paths), fix=error.fix) from None
+
+    def save(self, path: Path | str) -> None:
+        """Write all members into one file."""
+        save_members(self.members, Path(path))
+
+    def calculator(
+        self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None, **options: Any
+    ) -> "LeignnCalculator":
+        """ASE calculator of this committee; `options` are those of `LeignnCalculator`."""
+        from al_leignn.model.calculator import LeignnCalculator
+
+        for member in self.members:
+            member.to(device, dtype)
+        return LeignnCalculator(self, **options)
+
+    def evaluate(self, graph: Graph, members: Sequence[int] | None = None, *, stress: bool = False) -> CommitteeOutput:
+        """Stacked outputs of the chosen members (all by default), without gradients."""
+        chosen = self.members if members is None else [self.members[k] for k in members]
+        graph = graph.to(chosen[0].device)
+        edges = chosen[0].edges(graph) if len(chosen) > 1 else None
+        outputs = [member(graph, stress=stress, edges=edges) for member in chosen]
+        return CommitteeOutput(
+            energy=torch.stack([o.energy for o in outputs]),
+            node_energy=torch.stack([o.node_energy for o in outputs]),
+            forces=torch.stack([o.forces for o in outputs]),
+            stress=torch.stack([o.stress for o in outputs]) if stress else None,
+        )
+
+    def predict(self, frames: Sequence[Atoms], *, batch_atoms: int = 512) -> list[CommitteePrediction]:
+        """Predictions of all members, in the order of `frames`.
+
+        Parameters
+        ----------
+        batch_atoms
+            Frames are evaluated together up to about this many atoms; results do not depend on it.
+
+        Raises
+        ------
+        StructureError
+            A frame cannot be simulated or has an element the committee does not know.
+        """
+        predictions: list[CommitteePrediction] = []
+        batch: list[Graph] = []
+        for frame in frames:
+            graph = build_graph(frame, self.cutoff, self.species)
+            if batch and sum(g.n_atoms for g in batch) + graph.n_atoms > batch_atoms:
+                predictions += self.predict_graphs(batch)
+                batch = []
+            batch.append(graph)
+        return predictions + (self.predict_graphs(batch) if batch else [])
+
+    def predict_graphs(self, graphs: Sequence[Graph], members: Sequence[int] | None = None) -> list[CommitteePrediction]:
+        """Predictions of the chosen members (all by default) for graphs of one structure each, evaluated together."""
+        periodic = [bool(g.periodic[0]) for g in graphs]
+        output = self.evaluate(collate(graphs), members, stress=any(periodic))
+        energy, node_energy, forces = (_float64(t) for t in (output.energy, output.node_energy, output.forces))
+        stress = None if output.stress is None else voigt(_float64(output.stress))
+        ends = np.cumsum([g.n_atoms for g in graphs])
+        predictions = []
+        for k, (graph, end) in enumerate(zip(graphs, ends, strict=True)):
+            own = slice(int(end) - graph.n_atoms, int(end))
+            predictions.append(
+                CommitteePrediction(
+                    energy=energy[:, k],
+                    forces=forces[:, own],
+                    stress=stress[:, k] if stress is not None and periodic[k] else None,
+                    node_energy=node_energy[:, own],
+                )
+            )
+        return predictions
+
+
+def _float64(values: Tensor) -> Float[np.ndarray, "*shape"]:
+    array: Float[np.ndarray, "*shape"] = values.detach().to("cpu", torch.float64).numpy()
+    return array
+
+
+def voigt(stress: Float[np.ndarray, "*n 3 3"]) -> Float[np.ndarray, "*n 6"]:
+    """Stress as six-vectors xx yy zz yz xz xy."""
+    return stress[..., [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]

@@ -1,0 +1,229 @@
+"""Structures as tensors: who is whose neighbour. The neighbour search is vesin's, O(N), for any cell and any periodicity."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import chemical_symbols
+from ase.geometry import complete_cell
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from vesin import NeighborList
+
+from al_leignn.errors import StructureError
+
+OVERLAP = 1e-3
+"""Two atoms closer than this (Å) are one atom twice: a broken structure."""
+
+FAR = 1e3
+"""Length (Å) of the vectors that fill the rows of atoms with fewer neighbours than the widest row."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One or many structures as tensors on one device.
+
+    Edges run both ways, sorted by centre. `rows` lists them once more as a table, because sums over a rectangle
+    of neighbours are matrix products, which are far cheaper than scattered sums.
+
+    To move atoms without a new neighbour search, use `dataclasses.replace(graph, positions=..., cell=...)`; edges
+    longer than the model's cutoff contribute nothing.
+    """
+
+    species: Int[Tensor, " atoms"]
+    """Index into the model's tuple of species."""
+    positions: Float[Tensor, "atoms 3"]
+    """Å, as given: atoms may sit outside the cell, `shift` accounts for it."""
+    cell: Float[Tensor, "structures 3 3"]
+    """Lattice vectors as rows, Å; zero rows where there are none."""
+    structure: Int[Tensor, " atoms"]
+    """Index of the structure an atom belongs to, ascending."""
+    centre: Int[Tensor, " edges"]
+    """Atom i of each edge, ascending."""
+    neighbour: Int[Tensor, " edges"]
+    """Atom j of each edge."""
+    shift: Float[Tensor, "edges 3"]
+    """Whole lattice vectors S; the edge is r_j + S @ cell - r_i."""
+    n_structures: int
+    periodic: Bool[Tensor, " structures"]
+    """Periodic in three dimensions, so stress is defined."""
+    rows: Int[Tensor, "atoms width"]
+    """Edges of each centre; filled up with the number of edges, which is no edge."""
+
+    @property
+    def n_atoms(self) -> int:
+        return self.species.shape[0]
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Graph":
+        """Copy to a device; `dtype` applies to the floating-point fields."""
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                moved[field.name] = value.to(device, dtype if value.is_floating_point() else None)
+        return replace(self, **moved)
+
+    def neighbours(self) -> Int[Tensor, "atoms width"]:
+        """Atom j of each entry of `rows`; padding points back to the centre itself."""
+        centre = torch.arange(self.n_atoms, device=self.rows.device).unsqueeze(1)
+        padded = torch.cat([self.neighbour, self.neighbour.new_zeros(1)])
+        return torch.where(self.rows < self.neighbour.shape[0], padded[self.rows], centre)
+
+    def vectors(self, neighbours: Int[Tensor, "atoms width"]) -> Float[Tensor, "atoms width 3"]:
+        """Vector from centre to neighbour of each entry of `rows`, Å; padding has length `FAR`."""
+        if self.n_structures == 1:
+            offset = self.shift @ self.cell[0]
+        else:
+            cell = self.cell.index_select(0, self.structure.index_select(0, self.centre))
+            offset = (self.shift.unsqueeze(2) * cell).sum(1)
+        offset = torch.cat([offset, offset.new_tensor([[FAR, 0.0, 0.0]])])
+        shape = (*neighbours.shape, 3)
+        ends = self.positions.index_select(0, neighbours.reshape(-1)) + offset.index_select(0, self.rows.reshape(-1))
+        return ends.view(shape) - self.positions.unsqueeze(1)
+
+    def volume(self) -> Float[Tensor, " structures"]:
+        """Cell volume, Å^3; 1 where there is no 3-D cell."""
+        volume = torch.linalg.det(self.cell).abs()
+        return torch.where(self.periodic, volume, torch.ones_like(volume))
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Edges of a graph as a rectangle, with all that is computed from them without parameters.
+
+    Members of a committee share it.
+    """
+
+    vectors: Float[Tensor, "atoms width 3"]
+    """From centre to neighbour, Å; padding has length `FAR`."""
+    neighbours: Int[Tensor, "atoms width"]
+    """Atom j; padding points back to the centre."""
+    basis: tuple[Tensor, ...]
+    """What the network makes of the vectors first; its own affair."""
+
+
+def build_graph(atoms: Atoms, cutoff: float, species: Sequence[int], dtype: torch.dtype = torch.float64) -> Graph:
+    """Graph of one structure, on the CPU.
+
+    Parameters
+    ----------
+    cutoff
+        Longest edge, Å.
+    species
+        Atomic numbers the model knows, in its order.
+
+    Raises
+    ------
+    StructureError
+        No atoms, an element the model does not know, positions or cell that are not finite, a periodic cell
+        without volume, or atoms on top of each other.
+    """
+    index = _species_index(atoms, species)
+    cell = _checked_cell(atoms)
+    search = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=torch.get_num_threads())
+    i, j, shift, distance = search.compute(points=atoms.positions, box=cell, periodic=np.asarray(atoms.pbc), quantities="ijSd")
+    if len(distance) and distance.min() < OVERLAP:
+        worst = int(distance.argmin())
+        raise StructureError(
+            f"atoms {i[worst]} and {j[worst]} are {distance[worst]:.1e} Å apart",
+            where=str(atoms.symbols),
+            fix="remove one of them, or check the cell and its periodicity",
+        )
+    centre = torch.from_numpy(i.astype(np.int64))
+    return Graph(
+        species=torch.from_numpy(index),
+        positions=torch.tensor(atoms.positions, dtype=dtype),
+        cell=torch.tensor(np.where(atoms.pbc[:, None], cell, 0.0), dtype=dtype).unsqueeze(0),
+        structure=torch.zeros(len(atoms), dtype=torch.int64),
+        centre=centre,
+        neighbour=torch.from_numpy(j.astype(np.int64)),
+        shift=torch.tensor(shift, dtype=dtype),
+        n_structures=1,
+        periodic=torch.tensor([bool(atoms.pbc.all())]),
+        rows=_rows(centre, len(atoms)),
+    )
+
+
+def collate(graphs: Sequence[Graph]) -> Graph:
+    """Many graphs as one; atoms, edges and structures keep their order."""
+    if len(graphs) == 1:
+        return graphs[0]
+    structures = np.cumsum([0] + [g.n_structures for g in graphs])
+    atoms = np.cumsum([0] + [g.n_atoms for g in graphs])
+    centre = torch.cat([g.centre + int(first) for g, first in zip(graphs, atoms, strict=False)])
+    return Graph(
+        species=torch.cat([g.species for g in graphs]),
+        positions=torch.cat([g.positions for g in graphs]),
+        cell=torch.cat([g.cell for g in graphs]),
+        structure=torch.cat([g.structure + int(first) for g, first in zip(graphs, structures, strict=False)]),
+        centre=centre,
+        neighbour=torch.cat([g.neighbour + int(first) for g, first in zip(graphs, atoms, strict=False)]),
+        shift=torch.cat([g.shift for g in graphs]),
+        n_structures=int(structures[-1]),
+        periodic=torch.cat([g.periodic for g in graphs]),
+        rows=_rows(centre, int(atoms[-1])),
+    )
+
+
+def trim(graph: Graph, cutoff: float) -> Graph:
+    """The same graph without the edges longer than `cutoff` (Å)."""
+    rows = graph.rows.reshape(-1)
+    edges = rows[rows < graph.centre.shape[0]]
+    lengths = graph.vectors(graph.neighbours()).square().sum(2).reshape(-1)[rows < graph.centre.shape[0]]
+    return select_edges(graph, edges[lengths < cutoff**2])
+
+
+def select_edges(graph: Graph, keep: Int[Tensor, " kept"]) -> Graph:
+    """The same graph with only the edges `keep` (indices, ascending)."""
+    centre = graph.centre[keep]
+    return replace(
+        graph, centre=centre, neighbour=graph.neighbour[keep], shift=graph.shift[keep], rows=_rows(centre, graph.n_atoms)
+    )
+
+
+def _rows(centre: Int[Tensor, " edges"], n_atoms: int) -> Int[Tensor, "atoms width"]:
+    n_edges = centre.shape[0]
+    counts = torch.bincount(centre, minlength=n_atoms)
+    width = int(counts.max()) if n_edges else 0
+    first = counts.cumsum(0) - counts
+    rows = torch.full((n_atoms, width), n_edges, dtype=torch.int64, device=centre.device)
+    edges = torch.arange(n_edges, device=centre.device)
+    rows[centre, edges - first[centre]] = edges
+    return rows
+
+
+def _species_index(atoms: Atoms, species: Sequence[int]) -> Int[np.ndarray, " atoms"]:
+    if len(atoms) == 0:
+        raise StructureError("the structure has no atoms")
+    lookup = np.full(len(chemical_symbols), -1, dtype=np.int64)
+    lookup[list(species)] = np.arange(len(species))
+    index = lookup[atoms.numbers]
+    if (index < 0).any():
+        unknown = ", ".join(sorted({chemical_symbols[z] for z in atoms.numbers[index < 0]}))
+        raise StructureError(
+            f"the model does not know {unknown}",
+            where=str(atoms.symbols),
+            fix="train it on labels with this element; it knows " + ", ".join(chemical_symbols[z] for z in species),
+        )
+    return index
+
+
+def _checked_cell(atoms: Atoms) -> Float[np.ndarray, "3 3"]:
+    """Cell completed by unit vectors where it has none; only its periodic rows matter."""
+    where = str(atoms.symbols)
+    if not np.isfinite(atoms.positions).all():
+        raise StructureError("positions are not finite numbers", where=where, fix="look for NaN or inf in the input")
+    cell = np.asarray(atoms.cell)
+    if not np.isfinite(cell).all():
+        raise StructureError("the cell is not made of finite numbers", where=where, fix="look for NaN or inf in the input")
+    periodic = cell[atoms.pbc]
+    lengths = np.linalg.norm(periodic, axis=1)
+    if (lengths == 0).any() or np.linalg.matrix_rank(periodic / lengths[:, None], tol=1e-6) < len(periodic):
+        raise StructureError(
+            "the periodic cell has no volume", where=where, fix="give lattice vectors along every periodic direction"
+        )
+    complete: Float[np.ndarray, "3 3"] = np.array(complete_cell(np.where(atoms.pbc[:, None], cell, 0.0)), order="C")
+    return complete

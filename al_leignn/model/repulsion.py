@@ -1,0 +1,56 @@
+"""Short-range repulsion, so that two atoms pressed together are pushed apart whatever the network has learned."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from ase.data import covalent_radii
+from jaxtyping import Float
+from torch import Tensor
+
+from al_leignn.model.graph import Edges, Graph
+from al_leignn.model.layers import envelope
+
+REACH = 0.8
+"""The repulsion ends at this share of the sum of the covalent radii, well inside any bond."""
+
+_COULOMB = 14.399645
+"""e²/(4 pi epsilon_0), eV Å."""
+
+_SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162))
+"""Universal screening function: amplitudes and decay constants."""
+
+
+class Repulsion(NamedTuple):
+    node_energy: Float[Tensor, " atoms"]
+    """eV."""
+    gradient: Float[Tensor, "atoms width 3"]
+    """Derivative of the energy by each edge vector, eV/Å."""
+
+
+def repulsion(graph: Graph, numbers: Sequence[int], edges: Edges) -> Repulsion | None:
+    """Ziegler-Biersack-Littmark repulsion of the pairs that are too close; None where there is none.
+
+    E_ij = Z_i Z_j e²/(4 pi eps0 r) S(r/a) u(r/r_max) with a = 0.46850 Å / (Z_i^0.23 + Z_j^0.23), the universal screening
+    function S (Ziegler, Biersack, Littmark, The Stopping and Range of Ions in Solids, 1985), the network's envelope u
+    and r_max = 0.8 (R_i + R_j) from covalent radii.
+    """
+    vectors = edges.vectors.detach()
+    radii = vectors.new_tensor([covalent_radii[z] for z in numbers])[graph.species]
+    limit = REACH * (radii.unsqueeze(1) + radii[edges.neighbours])
+    close = vectors.square().sum(2) < limit.square()
+    if not close.any():
+        return None
+    centre, column = close.nonzero(as_tuple=True)
+    charge = vectors.new_tensor(numbers)[graph.species]
+    z_i, z_j = charge[centre], charge[edges.neighbours[centre, column]]
+    with torch.enable_grad():
+        pairs = vectors[centre, column].requires_grad_()
+        r = pairs.square().sum(1).sqrt()
+        x = r * (z_i**0.23 + z_j**0.23) / 0.46850
+        screening = sum((a * torch.exp(-b * x) for a, b in _SCREENING), start=torch.zeros_like(x))
+        # Every pair comes twice, once per centre, which takes half of it.
+        half = 0.5 * _COULOMB * z_i * z_j / r * screening * envelope(r / limit[centre, column])
+        (slope,) = torch.autograd.grad(half.sum(), pairs)
+    node_energy = half.new_zeros(graph.n_atoms).index_add(0, centre, half.detach())
+    return Repulsion(node_energy, torch.zeros_like(vectors).index_put((centre, column), slope))
