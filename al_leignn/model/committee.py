@@ -55,7 +55,7 @@ class Committee:
 
     @property
     def device(self) -> torch.device:
-        """Where the members are."""
+        """Where the weights are."""
         return self.members[0].device
 
     @classmethod
