@@ -72,13 +72,16 @@ class Graph:
         padded = torch.cat([self.neighbour, self.neighbour.new_zeros(1)])
         return torch.where(self.rows < self.neighbour.shape[0], padded[self.rows], centre)
 
+    def offsets(self) -> Float[Tensor, "edges 3"]:
+        """Lattice translation of each edge, Å."""
+        if self.n_structures == 1:
+            return self.shift @ self.cell[0]
+        cell = self.cell.index_select(0, self.structure.index_select(0, self.centre))
+        return (self.shift.unsqueeze(2) * cell).sum(1)
+
     def vectors(self, neighbours: Int[Tensor, "atoms width"]) -> Float[Tensor, "atoms width 3"]:
         """Vector from centre to neighbour of each entry of `rows`, Å; padding has length `FAR`."""
-        if self.n_structures == 1:
-            offset = self.shift @ self.cell[0]
-        else:
-            cell = self.cell.index_select(0, self.structure.index_select(0, self.centre))
-            offset = (self.shift.unsqueeze(2) * cell).sum(1)
+        offset = self.offsets()
         offset = torch.cat([offset, offset.new_tensor([[FAR, 0.0, 0.0]])])
         shape = (*neighbours.shape, 3)
         ends = self.positions.index_select(0, neighbours.reshape(-1)) + offset.index_select(0, self.rows.reshape(-1))
@@ -168,20 +171,19 @@ def collate(graphs: Sequence[Graph]) -> Graph:
     )
 
 
+def select_edges(graph: Graph, keep: Int[Tensor, " kept"]) -> Graph:
+    """The same structures with some of their edges, given in ascending order."""
+    centre = graph.centre[keep]
+    rows = _rows(centre, graph.n_atoms)
+    return replace(graph, centre=centre, neighbour=graph.neighbour[keep], shift=graph.shift[keep], rows=rows)
+
+
 def trim(graph: Graph, cutoff: float) -> Graph:
     """The same graph without the edges longer than `cutoff` (Å)."""
-    rows = graph.rows.reshape(-1)
-    edges = rows[rows < graph.centre.shape[0]]
-    lengths = graph.vectors(graph.neighbours()).square().sum(2).reshape(-1)[rows < graph.centre.shape[0]]
-    return select_edges(graph, edges[lengths < cutoff**2])
-
-
-def select_edges(graph: Graph, keep: Int[Tensor, " kept"]) -> Graph:
-    """The same graph with only the edges `keep` (indices, ascending)."""
-    centre = graph.centre[keep]
-    return replace(
-        graph, centre=centre, neighbour=graph.neighbour[keep], shift=graph.shift[keep], rows=_rows(centre, graph.n_atoms)
-    )
+    offset = graph.offsets()
+    ends = graph.positions.index_select(0, graph.neighbour) + offset
+    square = (ends - graph.positions.index_select(0, graph.centre)).square().sum(1)
+    return select_edges(graph, (square < cutoff**2).nonzero().squeeze(1))
 
 
 def _rows(centre: Int[Tensor, " edges"], n_atoms: int) -> Int[Tensor, "atoms width"]:
@@ -200,7 +202,7 @@ def _species_index(atoms: Atoms, species: Sequence[int]) -> Int[np.ndarray, " at
         raise StructureError("the structure has no atoms")
     lookup = np.full(len(chemical_symbols), -1, dtype=np.int64)
     lookup[list(species)] = np.arange(len(species))
-    index = lookup[atoms.numbers]
+    index: Int[np.ndarray, " atoms"] = lookup[atoms.numbers]
     if (index < 0).any():
         unknown = ", ".join(sorted({chemical_symbols[z] for z in atoms.numbers[index < 0]}))
         raise StructureError(
@@ -225,5 +227,6 @@ def _checked_cell(atoms: Atoms) -> Float[np.ndarray, "3 3"]:
         raise StructureError(
             "the periodic cell has no volume", where=where, fix="give lattice vectors along every periodic direction"
         )
-    complete: Float[np.ndarray, "3 3"] = np.array(complete_cell(np.where(atoms.pbc[:, None], cell, 0.0)), order="C")
+    complete = np.empty((3, 3))
+    complete[:] = complete_cell(np.where(atoms.pbc[:, None], cell, 0.0))
     return complete
