@@ -53,6 +53,11 @@ class Committee:
     def __len__(self) -> int:
         return len(self.members)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.members[0].device
+
     @classmethod
     def load(
         cls, path: Path | str | Sequence[Path | str], device: torch.device | str = "cpu", dtype: torch.dtype | None = None
