@@ -22,6 +22,7 @@ help:
 $(VENV)/.stamp-demo: pyproject.toml
 	@echo "setting up $(VENV) (about a minute)"
 	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade pip
 	@rm -rf $(VENV)/wheels
 	@env -u MAKEFLAGS CC=g++ GPAW_BUILD_JOBS=2 $(PIP) wheel --no-deps --wheel-dir $(VENV)/wheels gpaw & build=$$!; \
 	    $(PIP) install --no-compile $(TORCH); torch=$$?; wait $$build && exit $$torch
