@@ -1,116 +1,310 @@
-"""The history of a campaign, read from its manifests: what the committee knew, iteration by iteration, walker by walker."""
+"""The history of a campaign, read from its manifests: what the committee knew, iteration by iteration, walker by walker.
 
-from typing import Any
+Everything that looks at a campaign (status, tables, plots, the report, the stop decision) reads it here. Only numpy and the
+manifests are needed, so that `status` answers at once.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
-from al_leignn.campaign.layout import Layout
-from al_leignn.campaign.sampling import load_samples
-from al_leignn.campaign.state import published_items
+from al_leignn.campaign.item import published
+from al_leignn.campaign.layout import CONFIG, POOL, PREDICTIONS, SAMPLES, Layout
+from al_leignn.campaign.state import decision_of, published_items
 from al_leignn.converge import IterationSummary
-from al_leignn.core import Stage, StageRequest
+from al_leignn.core import Decision, Stage, StageRequest
+from al_leignn.errors import DamagedArtifactError
 from al_leignn.store import Manifest, read_manifest
 
 
-def summaries(layout: Layout, iterations: int) -> list[IterationSummary]:
-    """What the stop decision looks at, for iterations 0 .. iterations - 1 (all of them validated)."""
-    found = []
-    labels, core_seconds = 0, 0.0
-    for i in range(iterations):
-        selection = result(layout, Stage.SELECT, i)
-        validation = result(layout, Stage.VALIDATE, i)
-        fresh = validation["fresh"] or {}
-        verdicts = selection["verdicts"]
-        pool = sum(verdicts.values())
-        labels += int(selection["labels"])
-        core_seconds += label_cost(layout, i)["core_s"]
-        found.append(
-            IterationSummary(
-                iteration=i,
-                n_labels=labels,
-                core_hours=core_seconds / 3600,
-                fresh_force_mae=fresh.get("force_mae"),
-                fresh_energy_mae=fresh.get("energy_mae"),
-                fresh_n=fresh.get("n_frames", 0),
-                accurate_share=verdicts["accurate"] / pool if pool else None,
-                coverage=(validation["coverage"] or {}).get("share"),
-                gates={gate["name"]: gate["passed"] for gate in validation["gates"]},
-                walkers_stopped=sum(bool(w["stopped"]) for w in walkers(layout, i)),
-            )
-        )
-    return found
-
-
-def result(layout: Layout, stage: Stage, iteration: int, item: int = 0) -> dict[str, Any]:
-    """Results of a published item; empty where nothing is published yet."""
-    manifest = read_manifest(layout.item(StageRequest(stage, iteration, item)))
-    return {} if manifest is None else manifest.result
-
-
-def items(layout: Layout, stage: Stage, iteration: int) -> list[Manifest]:
-    """Manifests of the published items of a stage, in order."""
-    numbers = published_items(layout.stage(iteration, stage))
-    found = [read_manifest(layout.item(StageRequest(stage, iteration, n))) for n in numbers]
-    return [manifest for manifest in found if manifest is not None]
-
-
-def walkers(layout: Layout, iteration: int) -> list[dict[str, Any]]:
-    """Reports of the iteration's walkers: walker, temperature, steps, stopped (reason or empty)."""
-    return [walker for manifest in items(layout, Stage.EXPLORE, iteration) for walker in manifest.result["walkers"]]
-
-
-def label_cost(layout: Layout, iteration: int) -> dict[str, float]:
+class LabelCost(NamedTuple):
     """Labels asked for, computed (not found in the store) and failed, and the core-seconds they cost."""
-    labels = items(layout, Stage.LABEL, iteration)
-    return {
-        "asked": len(labels),
-        "computed": sum(m.times.get("paid", 0.0) for m in labels),
-        "failed": sum(not m.result["accepted"] for m in labels),
-        "core_s": sum(m.times.get("label_cpu_s", 0.0) for m in labels),
-    }
+
+    asked: int
+    computed: int
+    failed: int
+    core_s: float
 
 
-def walker_rows(layout: Layout, iterations: int) -> list[dict[str, Any]]:
-    """The uncertainty history: one row per iteration and walker that ran MD.
+class StageCost(NamedTuple):
+    """What the published items of one stage took; seconds, summed over items."""
 
-    Deviations and thresholds in eV/Å; `bound_90` is the calibrated bound on the worst atom's force error at the 90 %
-    quantile of the deviation; errors and coverage are those of the iteration's fresh labels.
-    """
-    rows = []
-    for i in range(1, iterations):
-        before = result(layout, Stage.VALIDATE, i - 1)
-        validation = result(layout, Stage.VALIDATE, i)
-        trust = before["trust"]
-        fresh = validation.get("fresh") or {}
-        covered = validation.get("coverage") or {}
-        for explored in items(layout, Stage.EXPLORE, i):
-            samples = load_samples(layout.item(StageRequest(Stage.EXPLORE, i, explored.item)))
-            for walker in explored.result["walkers"]:
-                mine = samples["max_deviation"][samples["walker"] == walker["walker"]]
-                rows.append(
-                    {"iteration": i}
-                    | walker
-                    | deviation_summary(mine, trust["lo"], trust["hi"], before["calibration"])
-                    | {"fresh_force_mae": fresh.get("force_mae"), "fresh_energy_mae": fresh.get("energy_mae")}
-                    | {"coverage": covered.get("share")}
+    items: int
+    wall_s: float
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class IterationRecord:
+    """All that one iteration has published so far; empty or None where it has not come to it yet."""
+
+    iteration: int
+    walkers: list[dict[str, Any]]
+    """walker, temperature (K), steps, stopped (reason, or empty)."""
+    pool: int
+    """Frames explored."""
+    verdicts: dict[str, int]
+    """Frames of the pool by verdict; all 0 for seeds, which no committee has seen."""
+    fates: dict[str, int]
+    """Frames of the pool by fate."""
+    trust: dict[str, float | None]
+    """lo and hi in force at the selection, eV/Å."""
+    labels: LabelCost
+    failures: dict[str, int]
+    """Failed labels by reason."""
+    train_total: int | None
+    """Training frames after this iteration."""
+    fresh_total: int | None
+    """Frames held back for measuring, after this iteration."""
+    fresh: dict[str, Any] | None
+    """Errors of the committee that drove the MD on this iteration's fresh labels (`validate.metrics.Metrics`)."""
+    test: dict[str, Any] | None
+    """Errors of the committee trained in this iteration on all fresh labels so far."""
+    coverage: dict[str, Any] | None
+    """How the last calibration's bound held on the new fresh labels (`calibration.Coverage`, and the share)."""
+    calibration: dict[str, Any] | None
+    gates: list[dict[str, Any]]
+    """Physics gates (`validate.physics.Gate`)."""
+    decision: Decision | None
+    costs: dict[Stage, StageCost]
+
+    @property
+    def steps(self) -> int:
+        """MD steps of all walkers."""
+        return sum(int(walker["steps"]) for walker in self.walkers)
+
+    @property
+    def stopped(self) -> dict[str, int]:
+        """Walkers stopped before their end, by reason."""
+        return dict(Counter(str(walker["stopped"]) for walker in self.walkers if walker["stopped"]))
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The deviation along one walker's trajectory."""
+
+    iteration: int
+    walker: int
+    temperature: float
+    """Target, K."""
+    steps: int
+    """MD steps the walker did."""
+    step: Float[np.ndarray, " frames"]
+    deviation: Float[np.ndarray, " frames"]
+    """Frame maxima, eV/Å."""
+
+
+class History:
+    """Reads a campaign, each manifest once. What is not published, or damaged, reads as absent; `damaged` names the latter."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.damaged: list[str] = []
+        self._manifests: dict[StageRequest, Manifest | None] = {}
+
+    @cached_property
+    def iterations(self) -> int:
+        """Number of iterations begun."""
+        count = 0
+        while (self.layout.iteration(count) / CONFIG).exists():
+            count += 1
+        return count
+
+    def manifest(self, stage: Stage, iteration: int, item: int = 0) -> Manifest | None:
+        request = StageRequest(stage, iteration, item)
+        if request not in self._manifests:
+            try:
+                self._manifests[request] = read_manifest(self.layout.item(request))
+            except DamagedArtifactError as error:
+                self.damaged.append(str(error))
+                self._manifests[request] = None
+        return self._manifests[request]
+
+    def result(self, stage: Stage, iteration: int, item: int = 0) -> dict[str, Any]:
+        """Results of a published item; empty where there are none."""
+        manifest = self.manifest(stage, iteration, item)
+        return {} if manifest is None else manifest.result
+
+    def items(self, stage: Stage, iteration: int) -> list[Manifest]:
+        """Manifests of the published items of a stage, in order."""
+        found = [self.manifest(stage, iteration, n) for n in published_items(self.layout.stage(iteration, stage))]
+        return [manifest for manifest in found if manifest is not None]
+
+    def walkers(self, iteration: int) -> list[dict[str, Any]]:
+        """Reports of an iteration's walkers: walker, temperature, steps, stopped (reason or empty)."""
+        return [walker for manifest in self.items(Stage.EXPLORE, iteration) for walker in manifest.result["walkers"]]
+
+    def record(self, iteration: int) -> IterationRecord:
+        """Everything about one iteration except its frames."""
+        selection = self.result(Stage.SELECT, iteration)
+        labels = self.items(Stage.LABEL, iteration)
+        collected = self.result(Stage.COLLECT, iteration)
+        validation = self.result(Stage.VALIDATE, iteration)
+        decision = self.result(Stage.CONVERGE, iteration)
+        return IterationRecord(
+            iteration=iteration,
+            walkers=self.walkers(iteration),
+            pool=int(selection.get("pool", 0)),
+            verdicts=selection.get("verdicts", {}),
+            fates=selection.get("fates", {}),
+            trust=selection.get("trust", {"lo": None, "hi": None}),
+            labels=_label_cost(labels),
+            failures=dict(Counter(str(m.result["reason"]) for m in labels if not m.result["accepted"])),
+            train_total=collected.get("train_total"),
+            fresh_total=collected.get("fresh_total"),
+            fresh=validation.get("fresh"),
+            test=validation.get("test"),
+            coverage=validation.get("coverage"),
+            calibration=validation.get("calibration"),
+            gates=validation.get("gates", []),
+            decision=decision_of(decision) if decision else None,
+            costs={stage: _stage_cost(self.items(stage, iteration)) for stage in Stage},
+        )
+
+    def records(self) -> list[IterationRecord]:
+        return [self.record(i) for i in range(self.iterations)]
+
+    def summaries(self, iterations: int) -> list[IterationSummary]:
+        """What the stop decision looks at, for iterations 0 .. iterations - 1.
+
+        Raises
+        ------
+        RunError
+            If one of them is incomplete or damaged: a decision is never taken on a part of the facts.
+        """
+        found = []
+        labels, core_seconds = 0, 0.0
+        for i in range(iterations):
+            selection = published(self.layout, StageRequest(Stage.SELECT, i, 0)).result
+            paid = [published(self.layout, StageRequest(Stage.LABEL, i, n)) for n in range(int(selection["labels"]))]
+            validation = published(self.layout, StageRequest(Stage.VALIDATE, i, 0)).result
+            fresh = validation["fresh"] or {}
+            verdicts = selection["verdicts"]
+            pool = sum(verdicts.values())
+            labels += len(paid)
+            core_seconds += _label_cost(paid).core_s
+            found.append(
+                IterationSummary(
+                    iteration=i,
+                    n_labels=labels,
+                    core_hours=core_seconds / 3600,
+                    fresh_force_mae=fresh.get("force_mae"),
+                    fresh_energy_mae=fresh.get("energy_mae"),
+                    fresh_n=fresh.get("n_frames", 0),
+                    accurate_share=verdicts["accurate"] / pool if pool else None,
+                    coverage=(validation["coverage"] or {}).get("share"),
+                    gates={gate["name"]: gate["passed"] for gate in validation["gates"]},
+                    walkers_stopped=sum(bool(walker["stopped"]) for walker in self.walkers(i)),
                 )
-    return rows
+            )
+        return found
+
+    def traces(self, iteration: int) -> list[Trace]:
+        """Deviations along each walker's trajectory, in the order of the walkers; none for seeds."""
+        found = []
+        for explored in self.items(Stage.EXPLORE, iteration) if iteration > 0 else []:
+            samples = self.samples(iteration, explored.item, "walker", "step", "max_deviation")
+            for walker in explored.result["walkers"]:
+                mine = samples["walker"] == walker["walker"]
+                found.append(
+                    Trace(
+                        iteration=iteration,
+                        walker=int(walker["walker"]),
+                        temperature=float(walker["temperature"]),
+                        steps=int(walker["steps"]),
+                        step=samples["step"][mine].astype(float),
+                        deviation=samples["max_deviation"][mine],
+                    )
+                )
+        return found
+
+    def walker_rows(self) -> list[dict[str, Any]]:
+        """The uncertainty history: one row per iteration and walker that ran MD.
+
+        Temperatures in K; deviations and thresholds in eV/Å; `bound_90` is the calibrated bound on the worst atom's force
+        error at the 90 % quantile of the deviation; errors and coverage are those of the iteration's fresh labels.
+        """
+        rows = []
+        for i in range(1, self.iterations):
+            before = self.result(Stage.VALIDATE, i - 1)
+            validation = self.result(Stage.VALIDATE, i)
+            fresh = validation.get("fresh") or {}
+            measured = {
+                "fresh_force_mae": fresh.get("force_mae"),
+                "fresh_energy_mae": fresh.get("energy_mae"),
+                "coverage": (validation.get("coverage") or {}).get("share"),
+            }
+            for walker, trace in zip(self.walkers(i), self.traces(i), strict=True):
+                numbers = deviation_summary(trace.deviation, before.get("trust"), before.get("calibration"))
+                rows.append({"iteration": i} | walker | numbers | measured)
+        return rows
+
+    def samples(self, iteration: int, item: int, *names: str) -> dict[str, Any]:
+        """Arrays that an explore item has stored (`sampling.explore`); all of them where none is named."""
+        return load_arrays(self.layout.item(StageRequest(Stage.EXPLORE, iteration, item)) / SAMPLES, *names)
+
+    def pool(self, iteration: int) -> dict[str, Any] | None:
+        """uid, fate and verdict of every frame of the pool; None before the selection."""
+        folder = self.layout.item(StageRequest(Stage.SELECT, iteration, 0))
+        return load_arrays(folder / POOL) if self.manifest(Stage.SELECT, iteration) else None
+
+    def predictions(self, iteration: int) -> dict[str, Any] | None:
+        """Predictions of the committee of an iteration for all fresh labels so far; None before its validation."""
+        folder = self.layout.item(StageRequest(Stage.VALIDATE, iteration, 0))
+        return load_arrays(folder / PREDICTIONS) if self.manifest(Stage.VALIDATE, iteration) else None
+
+    def last_predictions(self) -> tuple[int, dict[str, Any]] | None:
+        """The newest predictions and the iteration they are from."""
+        for i in reversed(range(self.iterations)):
+            found = self.predictions(i)
+            if found is not None:
+                return i, found
+        return None
 
 
-def deviation_summary(deviations: np.ndarray, lo: float, hi: float, calibration: dict[str, Any] | None) -> dict[str, Any]:
-    """Quantiles, calibrated bound and verdict shares of one walker's deviations."""
-    n = len(deviations)
-    median, q90, largest = (float(np.quantile(deviations, q)) for q in (0.5, 0.9, 1.0)) if n else (np.nan,) * 3
-    factor = None if calibration is None else calibration["factor"]
-    return {
-        "frames": n,
-        "median": median,
-        "q90": q90,
-        "max": largest,
-        "bound_90": None if factor is None else factor * q90,
-        "accurate": float(np.mean(deviations < lo)) if n else np.nan,
-        "candidate": float(np.mean((deviations >= lo) & (deviations < hi))) if n else np.nan,
-        "failed": float(np.mean(~(deviations < hi))) if n else np.nan,
-        "trust_lo": lo,
-        "trust_hi": hi,
-    }
+def load_arrays(path: Path, *names: str) -> dict[str, Any]:
+    """The named arrays of an .npz file; all of them where none is named."""
+    with np.load(path, allow_pickle=False) as data:
+        return {name: data[name] for name in names or data.files}
+
+
+def deviation_summary(
+    deviations: Float[np.ndarray, " n"], trust: dict[str, float] | None, calibration: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Quantiles, calibrated bound and verdict shares of some deviations; JSON-safe: None where there is no number."""
+    lo, hi = (None, None) if trust is None else (trust["lo"], trust["hi"])
+    row: dict[str, Any] = dict.fromkeys(("median", "q90", "max", "bound_90", "accurate", "candidate", "failed"))
+    row = {"frames": len(deviations)} | row | {"trust_lo": lo, "trust_hi": hi}
+    finite = deviations[np.isfinite(deviations)]
+    if len(finite):
+        row |= {name: float(np.quantile(finite, q)) for name, q in (("median", 0.5), ("q90", 0.9), ("max", 1.0))}
+        if calibration is not None and calibration["factor"] is not None:
+            row["bound_90"] = calibration["factor"] * max(row["q90"], calibration["floor"])
+    if len(deviations) and trust is not None:
+        row["accurate"] = float(np.mean(deviations < lo))
+        row["candidate"] = float(np.mean((deviations >= lo) & (deviations < hi)))
+        row["failed"] = float(np.mean(~(deviations < hi)))  # NaN included
+    return row
+
+
+def _label_cost(labels: Sequence[Manifest]) -> LabelCost:
+    return LabelCost(
+        asked=len(labels),
+        computed=round(sum(m.times.get("paid", 0.0) for m in labels)),
+        failed=sum(not m.result["accepted"] for m in labels),
+        core_s=sum(m.times.get("label_cpu_s", 0.0) for m in labels),
+    )
+
+
+def _stage_cost(items: Sequence[Manifest]) -> StageCost:
+    return StageCost(
+        items=len(items),
+        wall_s=sum(m.times.get("wall_s", 0.0) for m in items),
+        cpu_s=sum(m.times.get("cpu_s", 0.0) for m in items),
+    )

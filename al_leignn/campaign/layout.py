@@ -21,6 +21,13 @@ from al_leignn.store import write_atomic
 
 CONFIG = "campaign.toml"
 
+# What the item folders hold beside their manifests.
+FRAMES = "frames.extxyz"
+SAMPLES = "samples.npz"
+SELECTED = "selected.extxyz"
+POOL = "pool.npz"
+PREDICTIONS = "predictions.npz"
+
 
 @dataclass(frozen=True)
 class Layout:

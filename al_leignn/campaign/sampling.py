@@ -2,23 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from al_leignn.campaign.history import load_arrays
 from al_leignn.campaign.item import Item, Outcome
-from al_leignn.campaign.layout import Layout
+from al_leignn.campaign.layout import FRAMES, POOL, SAMPLES, SELECTED, Layout
 from al_leignn.campaign.state import explore_items
 from al_leignn.config import CampaignConfig
 from al_leignn.core import Frame, Stage
 from al_leignn.select.budget import Selection, select_frames, select_seeds
 from al_leignn.store import read_frames, write_frames
-
-FRAMES = "frames.extxyz"
-SAMPLES = "samples.npz"
-SELECTED = "selected.extxyz"
-POOL = "pool.npz"
 
 
 def read_starts(layout: Layout, config: CampaignConfig) -> list[Atoms]:
@@ -105,7 +100,7 @@ def select(item: Item) -> Outcome:
         known = item.dataset(i)
         chosen = select_frames(
             pool,
-            np.concatenate([load_samples(folder)["max_deviation"] for folder in folders]),
+            np.concatenate([load_arrays(folder / SAMPLES, "max_deviation")["max_deviation"] for folder in folders]),
             config.select,
             trust["lo"],
             trust["hi"],
@@ -136,9 +131,3 @@ def _write_selection(folder: Path, pool: Sequence[Frame], chosen: Selection) -> 
         fate=np.array([str(fate) for fate in chosen.fates]),
         verdict=np.array([str(verdict) for verdict in chosen.verdicts]),
     )
-
-
-def load_samples(folder: Path) -> dict[str, Any]:
-    """The deviations that an explore item has stored, as arrays by name."""
-    with np.load(folder / SAMPLES, allow_pickle=False) as data:
-        return dict(data)
