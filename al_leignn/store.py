@@ -27,6 +27,8 @@ from al_leignn.errors import DamagedArtifactError, DataError
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 _SCRATCH = ".scratch-"
+_TEXT = "id:"
+"""Put before digests in extended XYZ: a bare hex string such as 1e5 would be read back as a number."""
 
 
 # --- digests ---------------------------------------------------------------------------------------------
@@ -269,7 +271,7 @@ def read_labelled(path: Path) -> list[LabelledFrame]:
             forces=np.asarray(atoms.arrays["REF_forces"], dtype=float),
             stress=None if stress is None else np.asarray(stress, dtype=float).reshape(6),
         )
-        out.append(LabelledFrame(_frame_of(atoms), labels, str(atoms.info.get("level", ""))))
+        out.append(LabelledFrame(_frame_of(atoms), labels, str(atoms.info.get("level", "")).removeprefix(_TEXT)))
     return out
 
 
@@ -287,7 +289,7 @@ def _to_atoms(item: Frame | LabelledFrame) -> Atoms:
     atoms = frame.atoms.copy()
     origin = frame.origin
     atoms.info = {
-        "uid": f"u{frame.uid}",  # a bare hex string such as 1e5 would be read back as a number
+        "uid": _TEXT + frame.uid,
         "origin": origin.kind,
         "iteration": origin.iteration,
         "walker": origin.walker,
@@ -298,7 +300,7 @@ def _to_atoms(item: Frame | LabelledFrame) -> Atoms:
         atoms.info["REF_energy"] = item.labels.energy
         if item.labels.stress is not None:
             atoms.info["REF_stress"] = item.labels.stress
-        atoms.info["level"] = item.level
+        atoms.info["level"] = _TEXT + item.level
         atoms.new_array("REF_forces", item.labels.forces)
     return atoms
 

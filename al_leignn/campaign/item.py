@@ -51,6 +51,11 @@ class Item:
         """Random numbers depend on what is done, never on when or by whom."""
         return np.random.SeedSequence(self.config.seed, spawn_key=tuple(spawn_key(self.request)))
 
+    @property
+    def unfinished(self) -> Path:
+        """Where long work keeps its state between interruptions; removed once the item is published."""
+        return unfinished(self.layout, self.request)
+
     def folder(self, stage: Stage, iteration: int | None = None, item: int = 0) -> Path:
         return self.layout.item(StageRequest(stage, self.iteration if iteration is None else iteration, item))
 
@@ -65,6 +70,11 @@ class Item:
     def member_files(self, iteration: int) -> list[Path]:
         """The checkpoints trained in an iteration."""
         return member_files(self.layout, iteration)
+
+
+def unfinished(layout: Layout, request: StageRequest) -> Path:
+    folder = layout.item(request)
+    return folder.with_name(f".unfinished-{folder.name}")
 
 
 def member_files(layout: Layout, iteration: int) -> list[Path]:

@@ -3,12 +3,13 @@
 import numpy as np
 
 from al_leignn.campaign.item import Item, Outcome
-from al_leignn.campaign.sampling import SELECTED
+from al_leignn.campaign.layout import SELECTED
 from al_leignn.core import LabelFailure, LabelledFrame, Purpose, Stage
 from al_leignn.dataset import fresh_share, read_user_data, write_block
 from al_leignn.label.base import label_frame, make_labeller
 from al_leignn.labelstore import LabelStore
 from al_leignn.store import read_frame, read_labelled, write_frames
+from al_leignn.train.screening import set_aside
 
 LABEL = "label.extxyz"
 
@@ -46,6 +47,9 @@ def collect(item: Item) -> Outcome:
         # The user's own frames are taken to be of the campaign's level of theory, since the user put them there.
         level = make_labeller(item.config.labeller).level
         given = [labelled for path in item.layout.inside(item.config.data) for labelled in read_user_data(path, level)]
+        given, aside = set_aside(given)
+        for _, reason in aside:
+            reasons[reason] = reasons.get(reason, 0) + 1
         train, fresh = fresh_share(given, np.random.default_rng(item.seed))
         blocks[Purpose.TRAIN] += train
         blocks[Purpose.FRESH] += fresh

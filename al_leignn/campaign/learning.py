@@ -9,6 +9,7 @@ import numpy as np
 
 from al_leignn.calibration import Calibration, calibrate, coverage, frame_errors, trust_levels
 from al_leignn.campaign.item import MEMBER, Item, Outcome
+from al_leignn.campaign.layout import PREDICTIONS
 from al_leignn.core import CommitteePrediction, LabelledFrame, Stage
 from al_leignn.deviation import deviation
 from al_leignn.errors import RunError
@@ -16,7 +17,6 @@ from al_leignn.errors import RunError
 if TYPE_CHECKING:
     from al_leignn.model.committee import Committee
 
-PREDICTIONS = "predictions.npz"
 HISTORY = "history.json"
 
 DRIFT_STEPS = 200
@@ -51,6 +51,7 @@ def train(item: Item) -> Outcome:
         out=item.scratch / MEMBER,
         steps=config.train.steps if refit else config.train.warm_steps,
         progress=lambda done, total, _: item.report(done, total, "training steps"),
+        resume_dir=item.unfinished,
     )
     history = [{k: v for k, v in row.items() if k != "seconds"} for row in report.history]
     (item.scratch / HISTORY).write_text(json.dumps(history, indent=1), encoding="utf-8")
@@ -162,8 +163,8 @@ def _gates(item: Item, committee: "Committee") -> list[dict[str, Any]]:
 
 def converge(item: Item) -> Outcome:
     """Look at the whole history and decide."""
-    from al_leignn.campaign.history import summaries
+    from al_leignn.campaign.history import History
     from al_leignn.converge import decide
 
-    decision = decide(summaries(item.layout, item.iteration + 1), item.config.converge, item.config.budget)
+    decision = decide(History(item.layout).summaries(item.iteration + 1), item.config.converge, item.config.budget)
     return Outcome({"decision": decision.kind.value, "reason": decision.reason, "conditions": decision.conditions}, {})

@@ -4,12 +4,13 @@
 still the same and returns at once, so a repeated launch is harmless.
 """
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from al_leignn.campaign import labelling, learning, sampling
-from al_leignn.campaign.item import Item, Outcome, Progress, no_progress, published, spawn_key
+from al_leignn.campaign.item import Item, Outcome, Progress, no_progress, published, spawn_key, unfinished
 from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.state import explore_items
 from al_leignn.config import CampaignConfig
@@ -68,6 +69,7 @@ def run_stage(layout: Layout, request: StageRequest, report: Progress = no_progr
             times=watch.times() | outcome.times,
         )
         manifest.seal(scratch)
+    shutil.rmtree(unfinished(layout, request), ignore_errors=True)
     return published(layout, request)
 
 

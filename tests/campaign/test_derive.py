@@ -1,0 +1,97 @@
+"""Settings follow from the structure, and a campaign folder is made whole or not at all."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from ase.build import bulk, fcc111, molecule
+from ase.io import write
+
+from al_leignn.campaign.create import start_campaign
+from al_leignn.campaign.derive import derive
+from al_leignn.config import CampaignConfig, GpawConfig
+from al_leignn.errors import CampaignError, InputError, StructureError
+
+NO_OPTIONS: dict[str, object] = {
+    "data": [],
+    "labeller": "gpaw",
+    "calculator": "",
+    "command": "",
+    "temperatures": [],
+    "seed": 0,
+}
+
+
+def derived(*structures: object) -> CampaignConfig:
+    return derive("x", list(structures), [f"s{n}" for n in range(len(structures))]).config  # type: ignore[arg-type]
+
+
+def test_small_cells_are_repeated_and_large_ones_left_alone() -> None:
+    assert derived(bulk("Si", cubic=True)).explore.supercell == (1, 1, 1)
+    assert derived(bulk("Si")).explore.supercell == (2, 2, 2)
+    assert derived(bulk("Al")).explore.supercell == (3, 3, 3)
+    assert derived(bulk("Si", cubic=True).repeat(2)).explore.supercell == (1, 1, 1)
+
+
+def test_vacuum_gets_no_copies_and_one_k_point() -> None:
+    slab = fcc111("Al", (2, 2, 3), vacuum=8.0)
+    slab.pbc = True
+    config = derived(slab)
+    assert config.explore.supercell[2] == 1
+    assert isinstance(config.labeller, GpawConfig)
+    assert config.labeller.kpts[2] == 1
+    assert config.labeller.kpts[0] > 1
+    isolated = derived(molecule("CH4"))
+    assert isolated.explore.supercell == (1, 1, 1)
+    assert isinstance(isolated.labeller, GpawConfig)
+    assert isolated.labeller.kpts == (1, 1, 1)
+
+
+def test_the_lightest_element_sets_the_time_step() -> None:
+    assert derived(molecule("CH4")).explore.timestep_fs == 0.5
+    assert derived(bulk("Si", cubic=True)).explore.timestep_fs == 2.0
+    assert derived(bulk("Si", cubic=True), bulk("NaCl", "rocksalt", a=5.64)).explore.timestep_fs == 2.0
+    assert 1.0 <= derived(bulk("Li", "bcc", a=3.5)).explore.timestep_fs < 1.5
+
+
+def test_the_hardest_element_sets_the_cutoff() -> None:
+    water = derived(molecule("H2O")).labeller
+    silicon = derived(bulk("Si", cubic=True)).labeller
+    assert isinstance(water, GpawConfig)
+    assert isinstance(silicon, GpawConfig)
+    assert water.ecut > silicon.ecut
+
+
+def test_the_written_file_is_the_derived_config(tmp_path: Path) -> None:
+    write(tmp_path / "Si.cif", bulk("Si", cubic=True))
+    write(tmp_path / "NaCl.cif", bulk("NaCl", "rocksalt", a=5.64))
+    files = [tmp_path / "Si.cif", tmp_path / "NaCl.cif"]
+    folder = start_campaign(files, tmp_path / "both", **NO_OPTIONS)  # type: ignore[arg-type]
+    raw = tomllib.loads((folder / "campaign.toml").read_text())
+    config = CampaignConfig.model_validate(raw)
+    assert config.structures == ["structures/Si.extxyz", "structures/NaCl.extxyz"]
+    assert all((folder / name).is_file() for name in config.structures)
+    assert "derived: for the lightest element" in (folder / "campaign.toml").read_text()
+
+
+def test_nothing_is_written_when_something_is_wrong(tmp_path: Path) -> None:
+    write(tmp_path / "Si.cif", bulk("Si", cubic=True))
+    (tmp_path / "bad.cif").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(StructureError):
+        start_campaign([tmp_path / "Si.cif", tmp_path / "bad.cif"], tmp_path / "c", **NO_OPTIONS)  # type: ignore[arg-type]
+    for wrong in ({"labeller": "ase"}, {"labeller": "external"}, {"labeller": "wien2k"}, {"data": [tmp_path / "none.xyz"]}):
+        with pytest.raises(InputError):
+            start_campaign([tmp_path / "Si.cif"], tmp_path / "c", **(NO_OPTIONS | wrong))  # type: ignore[arg-type]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
+    write(tmp_path / "Si.cif", bulk("Si", cubic=True))
+    folder = tmp_path / "c"
+    folder.mkdir()
+    start_campaign([tmp_path / "Si.cif"], folder, **NO_OPTIONS)  # type: ignore[arg-type]  # empty: welcome
+    text = (folder / "campaign.toml").read_text()
+    with pytest.raises(CampaignError, match="already"):
+        start_campaign([tmp_path / "Si.cif"], folder, **NO_OPTIONS)  # type: ignore[arg-type]
+    assert (folder / "campaign.toml").read_text() == text
