@@ -85,6 +85,39 @@ class IterationRecord:
         return dict(Counter(str(walker["stopped"]) for walker in self.walkers if walker["stopped"]))
 
 
+class WalkerRow(NamedTuple):
+    """The uncertainty history: one row per iteration and walker that ran MD. Deviations and errors in eV/Å."""
+
+    iteration: int
+    walker: int
+    temperature: float
+    """Target, K."""
+    steps: int
+    """MD steps done."""
+    stopped: str
+    """Why it was stopped before its end; empty if it was not."""
+    frames: int
+    """Frames looked at; the quantiles and shares below are over them."""
+    median: float | None
+    """Quantiles of the model deviation."""
+    q90: float | None
+    max: float | None
+    bound_90: float | None
+    """Calibrated bound on the worst atom's force error at the 90 % quantile of the deviation."""
+    accurate: float | None
+    """Share of the frames with this verdict, before any filter."""
+    candidate: float | None
+    failed: float | None
+    trust_lo: float | None
+    trust_hi: float | None
+    fresh_force_mae: float | None
+    """Of the committee that drove this MD, on the fresh labels of this iteration."""
+    fresh_energy_mae: float | None
+    """eV/atom."""
+    coverage: float | None
+    """Share of those labels within the bound that the last calibration gave."""
+
+
 @dataclass(frozen=True)
 class Trace:
     """The deviation along one walker's trajectory."""
@@ -224,25 +257,26 @@ class History:
                 )
         return found
 
-    def walker_rows(self) -> list[dict[str, Any]]:
-        """The uncertainty history: one row per iteration and walker that ran MD.
-
-        Temperatures in K; deviations and thresholds in eV/Å; `bound_90` is the calibrated bound on the worst atom's force
-        error at the 90 % quantile of the deviation; errors and coverage are those of the iteration's fresh labels.
-        """
+    def walker_rows(self) -> list[WalkerRow]:
+        """The uncertainty history, by iteration and walker."""
         rows = []
         for i in range(1, self.iterations):
             before = self.result(Stage.VALIDATE, i - 1)
             validation = self.result(Stage.VALIDATE, i)
             fresh = validation.get("fresh") or {}
-            measured = {
-                "fresh_force_mae": fresh.get("force_mae"),
-                "fresh_energy_mae": fresh.get("energy_mae"),
-                "coverage": (validation.get("coverage") or {}).get("share"),
-            }
-            for walker, trace in zip(self.walkers(i), self.traces(i), strict=True):
-                numbers = deviation_summary(trace.deviation, before.get("trust"), before.get("calibration"))
-                rows.append({"iteration": i} | walker | numbers | measured)
+            for report, trace in zip(self.walkers(i), self.traces(i), strict=True):
+                row = WalkerRow(
+                    iteration=i,
+                    walker=trace.walker,
+                    temperature=trace.temperature,
+                    steps=trace.steps,
+                    stopped=str(report["stopped"]),
+                    fresh_force_mae=fresh.get("force_mae"),
+                    fresh_energy_mae=fresh.get("energy_mae"),
+                    coverage=(validation.get("coverage") or {}).get("share"),
+                    **deviation_summary(trace.deviation, before.get("trust"), before.get("calibration")),
+                )
+                rows.append(row)
         return rows
 
     def samples(self, iteration: int, item: int, *names: str) -> dict[str, Any]:

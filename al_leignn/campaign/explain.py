@@ -1,0 +1,229 @@
+"""The life of one frame: where it came from, what was known of it, why it was labelled or not, and what came of it."""
+
+from bisect import bisect_left
+from dataclasses import asdict
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from al_leignn.campaign.history import History, load_arrays
+from al_leignn.campaign.layout import FRAMES, SAMPLES
+from al_leignn.core import Frame, Purpose, Stage, StageRequest, Verdict
+from al_leignn.dataset import FILES
+from al_leignn.errors import InputError
+from al_leignn.select.budget import Fate
+from al_leignn.store import read_frame, read_labelled
+
+_MEANING = {
+    Fate.TRAIN: "taken for training: worth its label",
+    Fate.RESCUED: "taken for training although it failed: candidates were few, and it is sane and deviates least",
+    Fate.NOVEL: "taken for training although the committee is content: it is unlike every training frame",
+    Fate.FRESH: "drawn at random to measure the error with; never trained on",
+    Fate.SURPLUS: "refused: worth a label, but the budget went to frames that teach more",
+    Fate.CORRELATED: "refused: too close in time to a chosen frame of its walker",
+    Fate.ACCURATE: "refused: the committee agrees on it",
+    Fate.FAILED: "refused: the committee disagrees so much that the frame is taken to be unphysical",
+    Fate.UNPHYSICAL: "refused: two atoms are too close, or the cell has exploded",
+    Fate.DUPLICATE: "refused: the same structure is in the pool twice",
+    Fate.KNOWN: "refused: it was labelled before",
+    Fate.UNPREDICTED: "refused: the committee has no finite prediction for it",
+}
+_TAKEN = (Fate.TRAIN, Fate.RESCUED, Fate.NOVEL, Fate.FRESH)
+
+
+class _Sighting(NamedTuple):
+    """One place where a frame occurs: `place` in the pool of an iteration, or in the files the user gave (fate None)."""
+
+    uid: str
+    iteration: int
+    place: int
+    fate: Fate | None
+    verdict: Verdict | None
+
+
+def explain(history: History, uid: str) -> dict[str, Any]:
+    """All that is known of a frame, JSON-safe.
+
+    Parameters
+    ----------
+    uid
+        Identity of the frame, or its beginning if no other frame shares it. The `u` that stands before it in extended
+        XYZ files may be left on.
+
+    Returns
+    -------
+    dict
+        uid, formula, atoms; origin (kind, iteration, walker, step, temperature in K); deviation (max in eV/Å, the worst
+        atom, its element, energy in eV/atom), bound (calibrated, on the worst atom's force error, eV/Å) and thresholds
+        (lo, hi) in force when it was judged; verdict, fate and why in words; label (purpose, accepted, reason, detail,
+        level, computed, wall_s, core_s); split (train, fresh or None); errors of the committees on it, iteration by
+        iteration (fresh frames only: on what was trained there is no independent error); also_in (other pools).
+
+    Raises
+    ------
+    InputError
+        If no frame, or more than one, has this identity.
+    """
+    sightings = _find(history, uid)
+    # A frame may come by more than once; the time it was taken is the one to tell.
+    sighting = next((s for s in sightings if s.fate in _TAKEN), sightings[0])
+    frame, deviation = _read(history, sighting)
+    before = history.result(Stage.VALIDATE, sighting.iteration - 1) if sighting.iteration > 0 else {}
+    calibration = before.get("calibration") or {}
+    bound = None
+    if deviation is not None and calibration.get("factor") is not None:
+        bound = calibration["factor"] * max(deviation["max"], calibration["floor"])
+    split = _split(history, sighting)
+    return {
+        "uid": sighting.uid,
+        "formula": frame.atoms.get_chemical_formula(),
+        "atoms": len(frame.atoms),
+        "origin": asdict(frame.origin),
+        "deviation": deviation,
+        "bound": bound,
+        "thresholds": before.get("trust"),
+        "verdict": sighting.verdict,
+        "fate": sighting.fate,
+        "why": _why(sighting, frame),
+        "label": _label(history, sighting),
+        "split": split,
+        "errors": _errors(history, sighting) if split == Purpose.FRESH else [],
+        "also_in": [{"iteration": s.iteration, "fate": s.fate} for s in sightings if s is not sighting],
+    }
+
+
+def _why(sighting: _Sighting, frame: Frame) -> str:
+    if frame.origin.kind.startswith("data"):
+        return "given by the user with its label"
+    if sighting.fate is None:
+        return "explored; the selection of this iteration is still to come"
+    if sighting.iteration == 0 and sighting.fate is Fate.TRAIN:
+        return "a seed, taken for training before any committee existed"
+    return _MEANING[sighting.fate]
+
+
+# --- finding a frame -------------------------------------------------------------------------------------
+
+
+def _find(history: History, uid: str) -> list[_Sighting]:
+    wanted = uid.strip().lower().removeprefix("u")
+    everything = [s for i in range(history.iterations) for s in _pool(history, i)] + _given(history)
+    found = [s for s in everything if s.uid.startswith(wanted)] if wanted else []
+    distinct = sorted({s.uid for s in found})
+    if len(distinct) == 1:
+        return found
+    where = str(history.layout.root)
+    if distinct:
+        shown = ", ".join(distinct[:5]) + (", …" if len(distinct) > 5 else "")
+        raise InputError(f"{len(distinct)} frames begin with {uid!r}", where=where, fix=f"give more of it: {shown}")
+    near = _nearest(wanted, sorted({s.uid for s in everything}))
+    fix = f"did you mean {near}?" if near else "the campaign has explored no frames yet"
+    raise InputError(f"no frame is called {uid!r}", where=where, fix=fix)
+
+
+def _nearest(wanted: str, known: list[str]) -> str:
+    """The most similar of the identities that would stand beside `wanted` in the sorted list."""
+    place = bisect_left(known, wanted)
+    return next(iter(get_close_matches(wanted, known[max(place - 50, 0) : place + 50], n=1, cutoff=0.0)), "")
+
+
+def _pool(history: History, iteration: int) -> list[_Sighting]:
+    pool = history.pool(iteration)
+    if pool is None:
+        return _unselected(history, iteration)
+    verdicts = pool["verdict"] if len(pool["verdict"]) else [None] * len(pool["uid"])  # seeds have none
+    rows = zip(pool["uid"], pool["fate"], verdicts, strict=True)
+    return [
+        _Sighting(str(uid), iteration, n, Fate(fate), None if verdict is None else Verdict(verdict))
+        for n, (uid, fate, verdict) in enumerate(rows)
+    ]
+
+
+def _unselected(history: History, iteration: int) -> list[_Sighting]:
+    """Frames explored but not judged yet, in the order in which they will enter the pool."""
+    uids: list[str] = []
+    for explored in history.items(Stage.EXPLORE, iteration) if iteration > 0 else []:
+        uids += history.samples(iteration, explored.item, "uid")["uid"].tolist()
+    return [_Sighting(uid, iteration, n, None, None) for n, uid in enumerate(uids)]
+
+
+def _given(history: History) -> list[_Sighting]:
+    """Labelled frames that the user gave."""
+    if not history.iterations or not history.layout.config_of(0).data:
+        return []
+    found = [f for frames in _collected(history, 0).values() for f in frames if f.origin.kind.startswith("data")]
+    return [_Sighting(frame.uid, 0, n, None, None) for n, frame in enumerate(found)]
+
+
+# --- what is known of it ---------------------------------------------------------------------------------
+
+
+def _read(history: History, sighting: _Sighting) -> tuple[Frame, dict[str, Any] | None]:
+    """The frame itself, and what the committee that explored it made of it."""
+    offset = sighting.place
+    for explored in history.items(Stage.EXPLORE, sighting.iteration):
+        folder = history.layout.item(StageRequest(Stage.EXPLORE, sighting.iteration, explored.item))
+        if offset < explored.result["frames"]:
+            frame = read_frame(folder / FRAMES, offset)
+            if frame.uid == sighting.uid:
+                return frame, _deviation(load_arrays(folder / SAMPLES), offset, frame) if sighting.iteration > 0 else None
+            break
+        offset -= explored.result["frames"]
+    frames = [f for part in _collected(history, sighting.iteration).values() for f in part]
+    return next(f for f in frames if f.uid == sighting.uid), None
+
+
+def _deviation(samples: dict[str, Any], index: int, frame: Frame) -> dict[str, Any]:
+    start = int(samples["atoms"][:index].sum())
+    per_atom = samples["per_atom"][start : start + len(frame.atoms)]
+    worst = int(np.argmax(per_atom))
+    return {
+        "max": float(samples["max_deviation"][index]),
+        "worst_atom": worst,
+        "element": frame.atoms.symbols[worst],
+        "energy": float(samples["energy_deviation"][index]),
+    }
+
+
+def _label(history: History, sighting: _Sighting) -> dict[str, Any] | None:
+    for manifest in history.items(Stage.LABEL, sighting.iteration) if sighting.fate in _TAKEN else []:
+        if manifest.result["uid"] == sighting.uid:
+            times = manifest.times
+            cost = {"computed": bool(times["paid"]), "wall_s": times["label_wall_s"], "core_s": times["label_cpu_s"]}
+            return {k: v for k, v in manifest.result.items() if k != "uid"} | cost
+    return None
+
+
+def _split(history: History, sighting: _Sighting) -> Purpose | None:
+    parts = _collected(history, sighting.iteration)
+    return next((purpose for purpose, frames in parts.items() if any(f.uid == sighting.uid for f in frames)), None)
+
+
+def _collected(history: History, iteration: int) -> dict[Purpose, list[Frame]]:
+    """Frames that an iteration added to the data set, by split."""
+    if history.manifest(Stage.COLLECT, iteration) is None:
+        return {}
+    folder = history.layout.item(StageRequest(Stage.COLLECT, iteration, 0))
+    return {purpose: [labelled.frame for labelled in read_labelled(folder / name)] for purpose, name in FILES.items()}
+
+
+def _errors(history: History, sighting: _Sighting) -> list[dict[str, Any]]:
+    """How well each committee since did on a fresh frame."""
+    rows = []
+    for i in range(sighting.iteration, history.iterations):
+        found = history.predictions(i)
+        if found is None:
+            continue
+        n = int(np.flatnonzero(found["uid"] == sighting.uid)[0])
+        start = int(found["atoms"][:n].sum())
+        atoms = slice(start, start + int(found["atoms"][n]))
+        rows.append(
+            {
+                "iteration": i,
+                "force_mae": float(np.abs(found["forces"][atoms] - found["forces_ref"][atoms]).mean()),
+                "max_force_error": float(found["max_error"][n]),
+                "energy_error": float(abs(found["energy"][n] - found["energy_ref"][n])),
+            }
+        )
+    return rows
