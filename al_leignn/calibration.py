@@ -11,7 +11,7 @@ allow, one element: select the errors and deviations, then call `calibrate`.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -79,7 +79,7 @@ class Calibration:
     """``factor * deviation`` bounds the error of a share `nominal` of exchangeable labels."""
 
     factor: float
-    """Dimensionless; infinite where a prediction was NaN."""
+    """Dimensionless; infinite without labels and where a prediction was NaN."""
     nominal: float
     n: int
     """Labels it rests on."""
@@ -138,26 +138,22 @@ def calibrate(
 ) -> Calibration:
     """Split-conformal factor from labels that were never trained on.
 
-    With fewer than `labels_needed(nominal)` labels the largest score is taken and the result is not `valid`. NaN in
-    either array counts as an error that no bound covers.
+    With fewer than `labels_needed(nominal)` labels the largest score is taken and the result is not `valid`; without any the
+    factor is infinite. NaN in either array counts as an error that no bound covers.
 
     Raises
     ------
     ValueError
-        Without labels, with arrays of different lengths, or a nominal coverage outside (0, 1).
+        If the nominal coverage is outside (0, 1).
     """
-    _check(errors, deviations)
     if not 0 < nominal < 1:
         raise ValueError(f"nominal coverage must lie between 0 and 1, not {nominal}")
     n = len(errors)
+    if n == 0:
+        return Calibration(factor=math.inf, nominal=nominal, n=0, floor=floor, blind=0)
     scores = np.sort(np.nan_to_num(errors / np.maximum(deviations, floor), nan=np.inf))
     blind = int(np.sum((deviations <= floor) & ~(errors <= floor)))
     return Calibration(factor=float(scores[_rank(n, nominal) - 1]), nominal=nominal, n=n, floor=floor, blind=blind)
-
-
-def _check(errors: Float[np.ndarray, " n"], deviations: Float[np.ndarray, " n"]) -> None:
-    if len(errors) == 0 or np.shape(errors) != np.shape(deviations):
-        raise ValueError(f"need as many errors as deviations, at least one: {np.shape(errors)} and {np.shape(deviations)}")
 
 
 @dataclass(frozen=True)
@@ -176,6 +172,9 @@ class Coverage:
     def share(self) -> float:
         return self.covered / self.n
 
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"share": self.share}
+
 
 def coverage(calibration: Calibration, errors: Float[np.ndarray, " n"], deviations: Float[np.ndarray, " n"]) -> Coverage:
     """Check a calibration on labels that it has not seen.
@@ -187,14 +186,16 @@ def coverage(calibration: Calibration, errors: Float[np.ndarray, " n"], deviatio
     Raises
     ------
     ValueError
-        Without labels or with arrays of different lengths.
+        Without labels to check on.
     """
-    _check(errors, deviations)
+    if len(errors) == 0:
+        raise ValueError("coverage needs at least one label")
     n, covered = len(errors), int(np.sum(errors <= calibration.bound(deviations)))
     low = 0.0 if covered == 0 else float(beta.ppf(0.025, covered, n - covered + 1))
     high = 1.0 if covered == n else float(beta.ppf(0.975, covered + 1, n - covered))
     rank = _rank(calibration.n, calibration.nominal)
-    drift = bool(betabinom.cdf(covered, n, rank, calibration.n + 1 - rank) < ALARM)
+    # An empty calibration promised nothing.
+    drift = rank > 0 and bool(betabinom.cdf(covered, n, rank, calibration.n + 1 - rank) < ALARM)
     return Coverage(covered=covered, n=n, low=low, high=high, drift=drift)
 
 
@@ -209,15 +210,15 @@ def trust_levels(calibration: Calibration | None, config: SelectConfig, target_f
     Parameters
     ----------
     calibration
-        Of frame maxima (`Deviation.max` against `FrameErrors.max`); None or an invalid one: `PRIOR_FACTOR`, or the
-        invalid one's factor where that is more cautious.
+        Of frame maxima (`Deviation.max` against `FrameErrors.max`). Without a valid one `PRIOR_FACTOR` is used, or the
+        factor from too few labels where that is more cautious.
     target_force_error
         Wanted force MAE per component, eV/Å.
     """
     factor = PRIOR_FACTOR
     if calibration is not None and calibration.valid:
         factor = calibration.factor
-    elif calibration is not None and not calibration.degenerate:
+    elif calibration is not None and calibration.n > 0 and not calibration.degenerate:
         factor = max(PRIOR_FACTOR, calibration.factor)
     auto = NORM_PER_COMPONENT * WORST_PER_MEAN * target_force_error / float(np.clip(factor, *FACTOR_LIMITS))
     if not isinstance(config.trust_lo, str):

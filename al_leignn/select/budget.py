@@ -1,6 +1,6 @@
 """Spend the labels of one iteration: a random control arm first, then the frames that teach most.
 
-Every frame of the pool ends with exactly one `Outcome`, so counts always sum and each refusal has its reason. All choices
+Every frame of the pool ends with exactly one `Fate`, so counts always sum and each refusal has its reason. All choices
 are made in an order fixed by walker, step and identity: shuffling the pool shuffles the answer and nothing else.
 """
 
@@ -36,7 +36,7 @@ SEED_FRESH_LEAST = 4
 """Seeds held back to measure the first committee: the larger of the two, but never more than a third."""
 
 
-class Outcome(StrEnum):
+class Fate(StrEnum):
     """What became of a frame of the pool."""
 
     TRAIN = "train"
@@ -57,11 +57,11 @@ class Outcome(StrEnum):
     UNPREDICTED = "no finite prediction"
 
 
-_TRAINED = (Outcome.TRAIN, Outcome.RESCUED, Outcome.NOVEL)
+_TRAINED = (Fate.TRAIN, Fate.RESCUED, Fate.NOVEL)
 _OF_VERDICT = {
-    Verdict.ACCURATE: Outcome.ACCURATE,
-    Verdict.CANDIDATE: Outcome.SURPLUS,
-    Verdict.FAILED: Outcome.FAILED,
+    Verdict.ACCURATE: Fate.ACCURATE,
+    Verdict.CANDIDATE: Fate.SURPLUS,
+    Verdict.FAILED: Fate.FAILED,
 }
 
 
@@ -69,7 +69,7 @@ _OF_VERDICT = {
 class Selection:
     """The answer for one pool, frame by frame in the order of the pool."""
 
-    outcomes: tuple[Outcome, ...]
+    fates: tuple[Fate, ...]
     verdicts: tuple[Verdict, ...] = ()
     """Empty for seeds, which no committee has seen."""
     trust_lo: float | None = None
@@ -78,18 +78,18 @@ class Selection:
     @property
     def train(self) -> list[int]:
         """Indices of the frames to label for training."""
-        return [i for i, outcome in enumerate(self.outcomes) if outcome in _TRAINED]
+        return [i for i, fate in enumerate(self.fates) if fate in _TRAINED]
 
     @property
     def fresh(self) -> list[int]:
         """Indices of the frames to label for measuring the error; a random sample of the sane frames."""
-        return [i for i, outcome in enumerate(self.outcomes) if outcome is Outcome.FRESH]
+        return [i for i, fate in enumerate(self.fates) if fate is Fate.FRESH]
 
     @property
     def counts(self) -> dict[str, int]:
-        """Frames per outcome, all outcomes listed; the sum is the size of the pool."""
-        found = Counter(self.outcomes)
-        return {str(outcome): found[outcome] for outcome in Outcome}
+        """Frames per fate, all fates listed; the sum is the size of the pool."""
+        found = Counter(self.fates)
+        return {str(fate): found[fate] for fate in Fate}
 
     @property
     def verdict_counts(self) -> dict[str, int]:
@@ -98,7 +98,7 @@ class Selection:
         return {str(verdict): found[verdict] for verdict in Verdict}
 
 
-def select(
+def select_frames(
     frames: Sequence[Frame],
     max_deviations: Float[np.ndarray, " n"],
     config: SelectConfig,
@@ -138,9 +138,9 @@ def select(
 
     total = min(max(budget_left, 0), config.fresh + config.budget)
     n_fresh = round(total * config.fresh / (config.fresh + config.budget))
-    pool.take(draw_fresh(frames, usable, min(n_fresh, len(usable) // 3), rng), Outcome.FRESH)
+    pool.take(draw_fresh(frames, usable, min(n_fresh, len(usable) // 3), rng), Fate.FRESH)
     pool.fill_training(total - n_fresh)
-    return Selection(tuple(pool.outcomes), tuple(verdicts), lo, hi)
+    return Selection(tuple(pool.fates), tuple(verdicts), lo, hi)
 
 
 def draw_fresh(frames: Sequence[Frame], usable: Sequence[int], k: int, rng: np.random.Generator) -> list[int]:
@@ -154,7 +154,7 @@ def draw_fresh(frames: Sequence[Frame], usable: Sequence[int], k: int, rng: np.r
     place = dict(zip(blocks, rng.permutation(len(blocks)), strict=True))
     layout = sorted(usable, key=lambda i: (place[frames[i].origin.block], frames[i].origin.step, frames[i].uid))
     positions = (rng.random() + np.arange(k)) * len(layout) / max(k, 1)
-    return [layout[int(p)] for p in positions]
+    return [layout[min(int(p), len(layout) - 1)] for p in positions]  # rounding may reach the end
 
 
 class _Pool:
@@ -164,12 +164,12 @@ class _Pool:
         self,
         frames: Sequence[Frame],
         deviations: Float[np.ndarray, " n"],
-        outcomes: list[Outcome],
+        fates: list[Fate],
         training: Sequence[Frame],
     ) -> None:
         self.frames = frames
         self.deviations = deviations
-        self.outcomes = outcomes
+        self.fates = fates
         self.training = training
         self.usable: list[int] = []
 
@@ -179,13 +179,13 @@ class _Pool:
         for i in sorted(range(len(self.frames)), key=self._canonical):
             frame = self.frames[i]
             if is_unphysical(frame.atoms, min_distance_factor):
-                self.outcomes[i] = Outcome.UNPHYSICAL
+                self.fates[i] = Fate.UNPHYSICAL
             elif not math.isfinite(self.deviations[i]):
-                self.outcomes[i] = Outcome.UNPREDICTED
+                self.fates[i] = Fate.UNPREDICTED
             elif frame.uid in known_uids:
-                self.outcomes[i] = Outcome.KNOWN
+                self.fates[i] = Fate.KNOWN
             elif frame.uid in seen:
-                self.outcomes[i] = Outcome.DUPLICATE
+                self.fates[i] = Fate.DUPLICATE
             else:
                 seen.add(frame.uid)
                 self.usable.append(i)
@@ -195,37 +195,37 @@ class _Pool:
         origin = self.frames[i].origin
         return origin.block, origin.step, self.frames[i].uid, float(self.deviations[i])
 
-    def take(self, indices: Sequence[int], outcome: Outcome) -> None:
+    def take(self, indices: Sequence[int], fate: Fate) -> None:
         for i in indices:
-            self.outcomes[i] = outcome
+            self.fates[i] = fate
 
     def fill_training(self, budget: int) -> None:
-        candidates = self._open(Outcome.SURPLUS)
+        candidates = self._open(Fate.SURPLUS)
         spread = self._thin(sorted(candidates, key=lambda i: -self.deviations[i]))
-        self.take(candidates, Outcome.CORRELATED)
-        self.take(spread, Outcome.SURPLUS)
-        self.take(self._most_different(spread, self.deviations[spread], budget), Outcome.TRAIN)
+        self.take(candidates, Fate.CORRELATED)
+        self.take(spread, Fate.SURPLUS)
+        self.take(self._most_different(spread, self.deviations[spread], budget), Fate.TRAIN)
 
-        failed = self._open(Outcome.FAILED)
+        failed = self._open(Fate.FAILED)
         if candidates:
             first = {self.frames[i].origin.block: i for i in reversed(failed)}
             failed = [i for i in failed if first[self.frames[i].origin.block] == i]
         else:
             failed = sorted(failed, key=lambda i: self.deviations[i])
-        self.take(self._thin(failed)[: budget - self._trained], Outcome.RESCUED)
+        self.take(self._thin(failed)[: budget - self._trained], Fate.RESCUED)
 
         blind = all(self.deviations[i] < FORCE_FLOOR for i in self.usable)
         wanted = budget if blind else math.ceil(NOVELTY_SHARE * budget)
         if self._trained < wanted:
-            quiet = self._thin(self._open(Outcome.ACCURATE))
-            self.take(self._most_different(quiet, np.ones(len(quiet)), wanted - self._trained), Outcome.NOVEL)
+            quiet = self._thin(self._open(Fate.ACCURATE))
+            self.take(self._most_different(quiet, np.ones(len(quiet)), wanted - self._trained), Fate.NOVEL)
 
     @property
     def _trained(self) -> int:
-        return sum(outcome in _TRAINED for outcome in self.outcomes)
+        return sum(fate in _TRAINED for fate in self.fates)
 
-    def _open(self, outcome: Outcome) -> list[int]:
-        return [i for i in self.usable if self.outcomes[i] is outcome]
+    def _open(self, fate: Fate) -> list[int]:
+        return [i for i in self.usable if self.fates[i] is fate]
 
     def _thin(self, ranked: Sequence[int]) -> list[int]:
         """Keep each frame of `ranked` that is not too close in time to a chosen or better one; at least the first."""
@@ -234,7 +234,7 @@ class _Pool:
         for i in self.usable:
             origin = self.frames[i].origin
             steps.setdefault(origin.block, []).append(origin.step)
-            if self.outcomes[i] is Outcome.FRESH or self.outcomes[i] in _TRAINED:
+            if self.fates[i] is Fate.FRESH or self.fates[i] in _TRAINED:
                 taken.setdefault(origin.block, []).append(origin.step)
         kept = []
         for i in ranked:
@@ -252,38 +252,32 @@ class _Pool:
         if len(indices) <= k:
             return list(indices)
         offered = [self.frames[i] for i in indices]
-        known = [*self.training, *(self.frames[i] for i in self.usable if self.outcomes[i] in _TRAINED)]
+        known = [*self.training, *(self.frames[i] for i in self.usable if self.fates[i] in _TRAINED)]
         species = sorted({int(z) for frame in (*offered, *known) for z in frame.atoms.numbers})
         chosen = farthest_points(descriptors(offered, species), descriptors(known, species), weights, k)
         return [indices[c] for c in chosen]
 
 
-def select_seeds(frames: Sequence[Frame], config: SelectConfig, rng: np.random.Generator, budget: int) -> Selection:
+def select_seeds(frames: Sequence[Frame], config: SelectConfig, rng: np.random.Generator, *, budget_left: int) -> Selection:
     """Divide the seeds of iteration 0: all are labelled, a random share is held back as fresh.
 
-    Frames of one trajectory stay together; rattled and strained frames are independent draws and are divided singly. The
-    user's own structures always train. Beyond the budget, seeds are dropped at random.
-
-    Parameters
-    ----------
-    budget
-        Labels the campaign may ask for.
+    Frames of one trajectory block stay together. The user's own structures always train. Beyond `budget_left` labels, seeds
+    are dropped at random.
     """
-    pool = _Pool(frames, np.zeros(len(frames)), [Outcome.SURPLUS] * len(frames), [])
+    pool = _Pool(frames, np.zeros(len(frames)), [Fate.SURPLUS] * len(frames), [])
     usable = pool.screen(config.min_distance_factor, frozenset())
     given = [i for i in usable if frames[i].origin.kind == "given"]
     made = [i for i in usable if frames[i].origin.kind != "given"]
     made = [made[j] for j in rng.permutation(len(made))]
-    labelled = (given + made)[: max(budget, 0)]
-    pool.take(labelled, Outcome.TRAIN)
+    labelled = (given + made)[: max(budget_left, 0)]
+    pool.take(labelled, Fate.TRAIN)
 
-    units: dict[str, list[int]] = {}
+    blocks: dict[str, list[int]] = {}
     for i in labelled[len(given) :]:
-        origin = frames[i].origin
-        units.setdefault(frames[i].uid if origin.kind in ("rattle", "strain") else origin.block, []).append(i)
+        blocks.setdefault(frames[i].origin.block, []).append(i)
     room = min(max(SEED_FRESH_LEAST, round(SEED_FRESH_SHARE * len(labelled))), len(labelled) // 3)
-    for unit in units.values():
-        if len(unit) <= room:
-            pool.take(unit, Outcome.FRESH)
-            room -= len(unit)
-    return Selection(tuple(pool.outcomes))
+    for block in blocks.values():
+        if len(block) <= room:
+            pool.take(block, Fate.FRESH)
+            room -= len(block)
+    return Selection(tuple(pool.fates))

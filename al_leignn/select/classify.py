@@ -24,7 +24,10 @@ def classify(max_deviation: Float[np.ndarray, " n"], lo: float, hi: float) -> ND
     """
     if not lo < hi:
         raise ValueError(f"trust levels must rise: lo = {lo}, hi = {hi}")
-    verdicts = np.full(len(max_deviation), Verdict.FAILED, dtype=object)
-    verdicts[max_deviation < hi] = Verdict.CANDIDATE
-    verdicts[max_deviation < lo] = Verdict.ACCURATE
-    return verdicts
+    return np.array([_verdict(value, lo, hi) for value in max_deviation], dtype=object)
+
+
+def _verdict(value: float, lo: float, hi: float) -> Verdict:
+    if value < lo:
+        return Verdict.ACCURATE
+    return Verdict.CANDIDATE if value < hi else Verdict.FAILED

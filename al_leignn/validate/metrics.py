@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 from jaxtyping import Float, Int
+from scipy.stats import t as student_t
 
 from al_leignn.core import Labels
-
-RESAMPLES = 1000
-"""Bootstrap resamples for the interval of the force MAE."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Metrics:
     force_rmse: float
     """eV/Å."""
     force_mae_low: float | None
-    """Lower end of the 95 % bootstrap interval over frames; None for a single frame."""
+    """Lower end of the 95 % interval over frames; None for a single frame."""
     force_mae_high: float | None
     force_rms: float
     """Root mean square of the reference force components, eV/Å: what the errors are to be measured against."""
@@ -56,8 +54,7 @@ def _finite(value: float | None) -> float | None:
 def errors(
     predictions: Sequence[Labels],
     references: Sequence[Labels],
-    numbers: Sequence[Int[np.ndarray, " n_atoms"]],
-    rng: np.random.Generator,
+    numbers: Sequence[Int[np.ndarray, " _"]],
 ) -> Metrics:
     """Compare predictions with reference labels, frame by frame.
 
@@ -69,9 +66,6 @@ def errors(
         Labels of the same frames in the same order.
     numbers
         Atomic numbers of each frame.
-    rng
-        Draws the bootstrap resamples of the force MAE's interval. Whole frames are drawn, because the atoms of a frame
-        are correlated.
 
     Raises
     ------
@@ -87,7 +81,7 @@ def errors(
     stress = [
         p.stress - r.stress for p, r in zip(predictions, references, strict=True) if p.stress is not None and r.stress is not None
     ]
-    low, high = _interval(np.array([np.abs(f).sum() for f in per_frame]), 3 * sizes, rng)
+    low, high = _interval(np.array([np.abs(f).sum() for f in per_frame]), 3 * sizes)
     elements = np.concatenate(numbers)
     return Metrics(
         n_frames=len(sizes),
@@ -113,13 +107,16 @@ def _rms(x: Float[np.ndarray, "..."]) -> float:
     return float(np.sqrt(np.square(x).mean()))
 
 
-def _interval(
-    sums: Float[np.ndarray, " n"], weights: Int[np.ndarray, " n"], rng: np.random.Generator
-) -> tuple[float | None, float | None]:
-    """95 % percentile-bootstrap interval of the ratio sum(sums) / sum(weights) over frames."""
+def _interval(sums: Float[np.ndarray, " n"], weights: Int[np.ndarray, " n"]) -> tuple[float | None, float | None]:
+    """95 % interval of sum(sums) / sum(weights), by Student's t on the linearised ratio.
+
+    Cochran, Sampling Techniques, section 6.4. Frames are the units, because the atoms of a frame are correlated. For the
+    handful of fresh frames of one iteration this covers better than the percentile bootstrap, and it needs no random numbers.
+    """
     n = len(sums)
     if n < 2:
         return None, None
-    draws = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    low, high = np.quantile((draws @ sums) / (draws @ weights), [0.025, 0.975])
-    return float(low), float(high)
+    ratio = sums.sum() / weights.sum()
+    error = math.sqrt(n / (n - 1) * float(np.square(sums - ratio * weights).sum())) / weights.sum()
+    half = float(student_t.ppf(0.975, n - 1)) * error
+    return float(max(ratio - half, 0.0)), float(ratio + half)

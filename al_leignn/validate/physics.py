@@ -13,14 +13,18 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from ase.data import chemical_symbols, covalent_radii
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+from ase.md.velocitydistribution import Stationary
 from ase.md.verlet import VelocityVerlet
 from ase.neighborlist import neighbor_list
+from scipy.stats import linregress
 
-from al_leignn.units import FS, MEV
+from al_leignn.units import FS, KB, MEV
 
 DRIFT_LIMIT = 2.0
 """meV/atom/ps."""
+
+DRIFT_BLOCKS = 10
+"""Parts of the trajectory whose mean energies are fitted."""
 
 CONSISTENCY_LIMIT = 0.02
 """Relative to the rms force component, beside `CONSISTENCY_FLOOR`."""
@@ -31,6 +35,9 @@ CONSISTENCY_FLOOR = 2e-3
 WALL_FROM, WALL_TO = 0.75, 0.6
 """Range of pair distances, in sums of covalent radii, over which the energy must rise. Shorter than any bond (C≡O is 0.79);
 frames below 0.6 are not labelled by default."""
+
+WALL_REACH = 2.0
+"""Atoms up to this many sums of covalent radii apart are pushed together."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +53,9 @@ class Gate:
     """What the value refers to, where that is not plain."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe: a value that is not finite becomes null."""
-        return asdict(self) | {"value": self.value if math.isfinite(self.value) else None}
+        """JSON-safe: numbers that are not finite become null."""
+        numbers = {"value": self.value, "limit": self.limit}
+        return asdict(self) | {name: number if math.isfinite(number) else None for name, number in numbers.items()}
 
 
 def nve_drift(
@@ -60,20 +68,28 @@ def nve_drift(
     timestep_fs: float = 1.0,
     limit: float = DRIFT_LIMIT,
 ) -> Gate:
-    """Drift of the total energy in NVE, meV/atom/ps: absolute slope of a straight line through its later four fifths.
+    """Drift of the total energy in NVE, meV/atom/ps: absolute slope of a straight line through block means.
 
     The first fifth is left out: there the kinetic energy spreads into the potential energy, and with it the harmless
-    offset of the integrator's own conserved energy.
+    offset of the integrator's own conserved energy. The gate fails when the slope exceeds the limit by more than twice its
+    standard error, since the energy of a few atoms oscillates without drifting.
 
     Parameters
     ----------
     temperature
         Of the Maxwell-Boltzmann velocities at the start, K; about half of it remains.
     steps, timestep_fs
-        Velocity Verlet steps and their length, fs.
+        Velocity Verlet steps (at least 20) and their length, fs.
+
+    Raises
+    ------
+    ValueError
+        For fewer steps.
     """
+    if steps < 2 * DRIFT_BLOCKS:
+        raise ValueError(f"a drift needs at least {2 * DRIFT_BLOCKS} steps, not {steps}")
     system = _copy(atoms, calculator)
-    MaxwellBoltzmannDistribution(system, temperature_K=temperature, rng=rng)
+    system.set_momenta(rng.standard_normal((len(system), 3)) * np.sqrt(KB * temperature * system.get_masses())[:, None])
     Stationary(system)
     dynamics = VelocityVerlet(system, timestep=timestep_fs * FS)
     energies = np.empty(steps)
@@ -82,10 +98,11 @@ def nve_drift(
         energies[step] = system.get_total_energy() / len(system)
         if not math.isfinite(energies[step]):
             return Gate("nve drift", math.inf, limit, "meV/atom/ps", False, f"energy not finite after {step + 1} steps")
-    later = slice(steps // 5, None)
-    ps = np.arange(steps) * timestep_fs * 1e-3
-    drift = abs(float(np.polyfit(ps[later], energies[later], 1)[0])) / MEV
-    return Gate("nve drift", drift, limit, "meV/atom/ps", drift <= limit)
+    later = np.array_split(energies[steps // 5 :], DRIFT_BLOCKS)
+    ps = np.array_split(np.arange(steps)[steps // 5 :] * timestep_fs * 1e-3, DRIFT_BLOCKS)
+    fit = linregress([block.mean() for block in ps], [block.mean() for block in later])
+    drift, error = abs(float(fit.slope)) / MEV, float(fit.stderr) / MEV
+    return Gate("nve drift", drift, limit, "meV/atom/ps", drift - 2 * error <= limit, f"standard error {error:.2g}")
 
 
 def force_consistency(
@@ -93,7 +110,8 @@ def force_consistency(
 ) -> Gate:
     """Largest difference between the force and -dE/dx along random directions of all coordinates, eV/Å.
 
-    Fourth-order central difference; `step` is the length of the displacement in the space of all coordinates, Å.
+    Fourth-order central difference; `step` is the length of the displacement in the space of all coordinates, Å. Give a
+    displaced frame: where forces vanish by symmetry the comparison is weak.
     """
     system = _copy(atoms, calculator)
     start = system.get_positions()
@@ -115,11 +133,11 @@ def force_consistency(
 
 
 def repulsive_wall(atoms: Atoms, calculator: BaseCalculator, *, points: int = 6) -> Gate:
-    """Whether the energy rises, eV, whenever two neighbours are pushed together.
+    """Whether the energy, eV, rises whenever two neighbours are pushed together.
 
-    For each pair of species that touch in `atoms` (closer than 1.5 sums of covalent radii), the closest such pair is
-    compressed along its axis, in place among its neighbours, through `points` distances from `WALL_FROM` to `WALL_TO` sums
-    of covalent radii. The value is the smallest rise between successive distances.
+    For each pair of species, the closest two atoms of `atoms` with nothing between them are compressed along their axis, in
+    place among their neighbours, through `points` distances from `WALL_FROM` to `WALL_TO` sums of covalent radii. The value is
+    the smallest rise between successive distances. Pairs of species farther apart than `WALL_REACH` sums are not tried.
     """
     lowest, where = math.inf, "no two atoms are neighbours"
     for i, j, axis in _closest_pairs(atoms):
@@ -140,15 +158,24 @@ def repulsive_wall(atoms: Atoms, calculator: BaseCalculator, *, points: int = 6)
 
 
 def _closest_pairs(atoms: Atoms) -> list[tuple[int, int, np.ndarray]]:
-    """For each pair of touching species: the closest two atoms and the vector from the first to the second, Å."""
-    first, second, axes, distances = neighbor_list("ijDd", atoms, 1.5 * covalent_radii[atoms.numbers])
+    """For each pair of species within reach: the closest two atoms and the vector from the first to the second, Å."""
+    radii = covalent_radii[atoms.numbers]
+    first, second, axes, lengths = neighbor_list("ijDd", atoms, 2 * WALL_REACH * float(radii.max()))
+    # An atom cannot be pushed towards its own image.
+    within = (lengths <= WALL_REACH * (radii[first] + radii[second])) & (first != second)
+
+    def is_free(k: int) -> bool:
+        # No third atom nearly between the two: it would be crushed first. 0.6 of their distance from both is an angle of 113°.
+        others = axes[first == first[k]]
+        near = np.maximum(np.linalg.norm(others, axis=1), np.linalg.norm(others - axes[k], axis=1)) < 0.6 * lengths[k]
+        return not near.any()
+
     pairs = []
     for a, b in itertools.combinations_with_replacement(sorted(set(atoms.numbers.tolist())), 2):
-        # An atom cannot be pushed towards its own image.
-        these = np.flatnonzero((atoms.numbers[first] == a) & (atoms.numbers[second] == b) & (first != second))
-        if len(these):
-            k = these[np.argmin(distances[these])]
-            pairs.append((int(first[k]), int(second[k]), axes[k]))
+        these = np.flatnonzero(within & (atoms.numbers[first] == a) & (atoms.numbers[second] == b))
+        closest = next((k for k in these[np.argsort(lengths[these], kind="stable")].tolist() if is_free(k)), None)
+        if closest is not None:
+            pairs.append((int(first[closest]), int(second[closest]), axes[closest]))
     return pairs
 
 
