@@ -249,6 +249,14 @@ def load_config(path: Path) -> CampaignConfig:
         raise config_error(error, CampaignConfig, str(path)) from None
 
 
+def checked_explore(**values: Any) -> ExploreConfig:
+    """An ExploreConfig from command-line options; raises `ConfigError` naming the option."""
+    try:
+        return ExploreConfig(**values)
+    except ValidationError as error:
+        raise config_error(error, ExploreConfig, "command line") from None
+
+
 def config_error(error: ValidationError, schema: type[Section], where: str) -> ConfigError:
     """Say in the user's words what pydantic found (first problem in full, the number of others)."""
     problems = error.errors()

@@ -159,6 +159,9 @@ class CommitteePrediction:
         stress = None if self.stress is None else self.stress.mean(axis=0)
         return Labels(float(self.energy.mean()), self.forces.mean(axis=0), stress)
 
+    def member(self, k: int) -> Labels:
+        return Labels(float(self.energy[k]), self.forces[k], None if self.stress is None else self.stress[k])
+
 
 @dataclass(frozen=True)
 class Deviation:

@@ -7,6 +7,7 @@ random sample of what was explored; they measure errors and calibrate uncertaint
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -73,9 +74,15 @@ BLOCKS_PER_FILE = 20
 FRESH_SHARE = 0.1
 
 
-def read_user_data(
-    path: Path, level: str, *, energy_key: str = "REF_energy", forces_key: str = "REF_forces", stress_key: str = "REF_stress"
-) -> list[LabelledFrame]:
+class DataKeys(NamedTuple):
+    """Names of the labels in the user's files."""
+
+    energy: str = "REF_energy"
+    forces: str = "REF_forces"
+    stress: str = "REF_stress"
+
+
+def read_user_data(path: Path, level: str, keys: DataKeys = DataKeys()) -> list[LabelledFrame]:  # noqa: B008  immutable
     """Read labelled frames from any file ASE reads (extended XYZ, .xz/.gz, VASP, ASE databases).
 
     Labels come from the given keys; where a frame has none of them, from the results stored with it
@@ -101,20 +108,20 @@ def read_user_data(
     frames = []
     for n, atoms in enumerate(images):
         origin = Origin(kind=f"data:{path.name}", walker=n // size, step=n % size)
-        labels = _user_labels(atoms, energy_key, forces_key, stress_key, f"{path}, frame {n}")
+        labels = _user_labels(atoms, keys, f"{path}, frame {n}")
         frames.append(LabelledFrame(Frame.of(atoms, origin), labels, level))
     return frames
 
 
-def _user_labels(atoms: Atoms, energy_key: str, forces_key: str, stress_key: str, where: str) -> Labels:
+def _user_labels(atoms: Atoms, keys: DataKeys, where: str) -> Labels:
     stored = {} if atoms.calc is None else atoms.calc.results
-    energy = atoms.info.get(energy_key, stored.get("energy", atoms.info.get("energy")))
-    forces = atoms.arrays.get(forces_key, stored.get("forces", atoms.arrays.get("forces")))
-    stress = atoms.info.get(stress_key, stored.get("stress", atoms.info.get("stress")))
-    missing = [name for name, value in (("energy", energy), ("forces", forces)) if value is None]
-    if missing:
+    energy = atoms.info.get(keys.energy, stored.get("energy", atoms.info.get("energy")))
+    forces = atoms.arrays.get(keys.forces, stored.get("forces", atoms.arrays.get("forces")))
+    stress = atoms.info.get(keys.stress, stored.get("stress", atoms.info.get("stress")))
+    if energy is None or forces is None:
+        missing = [name for name, value in (("energy", energy), ("forces", forces)) if value is None]
         raise DataError(
-            f"no {' and no '.join(missing)} (looked for {energy_key}, {forces_key}, and stored energy and forces)",
+            f"no {' and no '.join(missing)} (looked for {keys.energy}, {keys.forces}, and stored energy and forces)",
             where=where,
             fix="name the keys of your file, or remove unlabelled frames",
         )

@@ -72,13 +72,16 @@ def derive(
     CampaignError
         If the labeller needs something that was not given.
     """
-    reasons: dict[str, str] = {}
+    lightest = min(
+        (float(mass), symbol) for atoms in structures for mass, symbol in zip(atoms.get_masses(), atoms.symbols, strict=True)
+    )
+    reasons = {"explore.timestep_fs": f"for the lightest element, {lightest[1]}"}
     repeat = _supercell(structures, reasons)
     cells = [atoms.repeat(repeat) if atoms.pbc.all() else atoms for atoms in structures]
     explore = ExploreConfig(
         supercell=repeat,
         temperatures=[float(t) for t in (temperatures or DEFAULT_TEMPERATURES)],
-        timestep_fs=_timestep(structures, reasons),
+        timestep_fs=timestep(structures),
     )
     config = CampaignConfig(
         name=name,
@@ -139,16 +142,10 @@ def _kpts(cells: Sequence[Atoms], reasons: dict[str, str]) -> tuple[int, int, in
     return counts[0], counts[1], counts[2]
 
 
-def _timestep(structures: Sequence[Atoms], reasons: dict[str, str]) -> float:
-    """Vibrations scale with 1/sqrt(mass); 0.5 fs is safe for hydrogen, 2 fs is the most anybody should trust."""
-    masses = np.concatenate([atoms.get_masses() for atoms in structures])
-    lightest = structures[0].symbols[0]
-    for atoms in structures:
-        if atoms.get_masses().min() == masses.min():
-            lightest = atoms.symbols[int(atoms.get_masses().argmin())]
-    step = float(np.clip(0.5 * math.sqrt(masses.min() / 1.008), 0.5, 2.0))
-    reasons["explore.timestep_fs"] = f"for the lightest element, {lightest}"
-    return math.floor(step * 4) / 4
+def timestep(structures: Sequence[Atoms]) -> float:
+    """MD time step in fs. Vibrations scale with 1/sqrt(mass); 0.5 fs is safe for hydrogen, and 2 fs is enough for anybody."""
+    lightest = min(float(atoms.get_masses().min()) for atoms in structures)
+    return math.floor(4 * min(max(0.5 * math.sqrt(lightest / 1.008), 0.5), 2.0)) / 4
 
 
 def _features(structures: Sequence[Atoms], reasons: dict[str, str]) -> int:

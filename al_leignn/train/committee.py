@@ -55,7 +55,7 @@ def fit_committee(
     workers: int,
     valid: Sequence[LabelledFrame] | None = None,
     known_e0s: Mapping[int, float] | None = None,
-    finished: Callable[[int, FitReport], None] = lambda member, report: None,
+    finished: Callable[[int, FitReport], None],
 ) -> tuple[Committee, list[FitReport]]:
     """Fit `train.members` members to labelled frames, `workers` at a time.
 

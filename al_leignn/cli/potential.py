@@ -1,0 +1,187 @@
+"""Commands for potentials on their own: train, evaluate, md."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from al_leignn.cli.options import Json, Workers, default_workers, print_json
+from al_leignn.dataset import DataKeys
+from al_leignn.units import GPA, MEV
+
+EnergyKey = Annotated[str, typer.Option(help="key of the energy (eV, whole cell)")]
+ForcesKey = Annotated[str, typer.Option(help="key of the forces (eV/Å)")]
+StressKey = Annotated[str, typer.Option(help="key of the stress (eV/Å^3, positive under tension)")]
+ModelFile = Annotated[Path, typer.Argument(help="checkpoint (.safetensors)", metavar="MODEL")]
+KEYS = DataKeys()
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (train, evaluate, md):
+        app.command()(command)
+
+
+def train(
+    data: Annotated[list[Path], typer.Argument(help="labelled frames (extended XYZ, .xz or .gz too)")],
+    out: Annotated[Path, typer.Option(help="checkpoint to write")],
+    config: Annotated[Path | None, typer.Option(help="TOML with [model] and [train], e.g. a campaign.toml")] = None,
+    valid: Annotated[Path | None, typer.Option(help="frames for choosing the best weights [default: some of DATA]")] = None,
+    members: Annotated[int | None, typer.Option(min=2, help="committee members")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="optimiser steps")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="all random numbers derive from it")] = 0,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
+    workers: Workers = None,
+    energy_key: EnergyKey = KEYS.energy,
+    forces_key: ForcesKey = KEYS.forces,
+    stress_key: StressKey = KEYS.stress,
+    json: Json = False,
+) -> None:
+    """Fit a committee to labelled frames.
+
+    Example: al-leignn train train.extxyz --out model.safetensors --members 4
+    """
+    from al_leignn.train.standalone import fit_files, read_settings
+
+    overrides = {key: value for key, value in (("members", members), ("steps", steps), ("device", device)) if value is not None}
+    total = read_settings(config, overrides)[1].members
+    with _bar() as progress:
+        task = progress.add_task("train: members", total=total)
+        fit = fit_files(
+            data,
+            out,
+            config=config,
+            valid=valid,
+            overrides=overrides,
+            seed=seed,
+            workers=workers or default_workers(),
+            keys=DataKeys(energy_key, forces_key, stress_key),
+            finished=lambda *_: progress.advance(task),
+        )
+    print_json(fit) if json else _print_fit(fit)
+
+
+def evaluate(
+    model: ModelFile,
+    data: Annotated[Path, typer.Argument(help="labelled frames (extended XYZ, .xz or .gz too)")],
+    out: Annotated[Path | None, typer.Option(help="write the result (JSON) here too")] = None,
+    energy_key: EnergyKey = KEYS.energy,
+    forces_key: ForcesKey = KEYS.forces,
+    stress_key: StressKey = KEYS.stress,
+    json: Json = False,
+) -> None:
+    """Errors of a potential on labelled frames, per element, with the calibration of its deviation.
+
+    Example: al-leignn evaluate model.safetensors test.extxyz.xz
+    """
+    from json import dumps
+
+    from al_leignn.dataset import read_user_data
+    from al_leignn.model.committee import Committee
+    from al_leignn.store import write_atomic
+    from al_leignn.validate.evaluate import evaluate as judge
+
+    committee = Committee.load(model)
+    labelled = read_user_data(data, "as given", DataKeys(energy_key, forces_key, stress_key))
+    found = judge(committee.predict([item.frame.atoms for item in labelled]), labelled).to_dict()
+    if out is not None:
+        write_atomic(out, dumps(found, indent=1))
+    print_json(found) if json else _print_evaluation(found)
+
+
+def md(
+    model: ModelFile,
+    structure: Annotated[Path, typer.Argument(help="CIF, POSCAR, extended XYZ, …")],
+    temperature: Annotated[float, typer.Option(help="K")],
+    steps: Annotated[int, typer.Option(min=1, help="MD steps")],
+    ensemble: Annotated[str, typer.Option(help="nve, nvt or npt")] = "nvt",
+    pressure: Annotated[float, typer.Option(help="GPa, for npt")] = 0.0,
+    timestep_fs: Annotated[float | None, typer.Option(help="fs [default: from the lightest element]")] = None,
+    stride: Annotated[int, typer.Option(min=1, help="steps between written frames")] = 10,
+    driver: Annotated[str, typer.Option(help="mean: all members push; member: the first one, the others look on")] = "mean",
+    seed: Annotated[int, typer.Option(min=0, help="all random numbers derive from it")] = 0,
+    out: Annotated[Path, typer.Option(help="trajectory to write (extended XYZ)")] = Path("md.extxyz"),
+    json: Json = False,
+) -> None:
+    """Run MD; every written frame carries the committee's deviation on each atom.
+
+    Example: al-leignn md model.safetensors system.cif --temperature 300 --steps 10000
+    """
+    from al_leignn.campaign.derive import timestep
+    from al_leignn.campaign.structures import read_structures
+    from al_leignn.config import checked_explore
+    from al_leignn.explore.production import write_trajectory
+    from al_leignn.model.committee import Committee
+
+    atoms = read_structures(structure)[0]
+    settings = checked_explore(
+        ensemble=ensemble,
+        temperatures=[temperature],
+        pressure=pressure,
+        steps=steps,
+        stride=stride,
+        driver=driver,
+        timestep_fs=timestep_fs or timestep([atoms]),
+    )
+    with _bar() as progress:
+        task = progress.add_task("md: steps", total=steps)
+        found = write_trajectory(
+            Committee.load(model),
+            atoms,
+            settings,
+            out,
+            seed=seed,
+            progress=lambda done, _: progress.update(task, completed=done),
+        )
+    print_json(found) if json else _print_values(found)
+
+
+def _bar() -> Progress:
+    """A bar with time to go on standard error; nothing where that is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("to go"), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _print_fit(fit: dict[str, Any]) -> None:
+    table = Table(title=f"{fit['model']}: {len(fit['members'])} members on {fit['frames']} frames")
+    for name in ("member", "best step", "energy, meV/atom", "force, meV/Å", "stress, GPa"):
+        table.add_column(name, justify="right")
+    for n, member in enumerate(fit["members"]):
+        errors = (_scaled(member["energy_mae"], MEV), _scaled(member["force_mae"], MEV), _scaled(member["stress_mae"], GPA))
+        table.add_row(str(n), str(member["best_step"]), *errors)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("mean absolute errors on the blocks that each member left out")
+    for reason, count in fit["set_aside"].items():
+        console.print(f"set aside: {count} frame(s), {reason}")
+
+
+def _print_evaluation(found: dict[str, Any]) -> None:
+    table = Table(title=f"{found['committee']['n_frames']} frames, {found['committee']['n_atoms']} atoms")
+    for name in ("", "energy MAE, meV/atom", "RMSE", "force MAE, meV/Å", "RMSE", "stress MAE, GPa"):
+        table.add_column(name, justify="right")
+    rows = [("committee", found["committee"]), *((f"member {n}", m) for n, m in enumerate(found["members"]))]
+    for name, row in rows:
+        values = [_scaled(row[key], MEV) for key in ("energy_mae", "energy_rmse", "force_mae", "force_rmse")]
+        table.add_row(name, *values, _scaled(row["stress_mae"], GPA))
+    console = Console(highlight=False)
+    console.print(table)
+    by_element = found["committee"]["force_mae_by_element"]
+    console.print("force MAE by element, meV/Å: " + ", ".join(f"{s} {_scaled(v, MEV)}" for s, v in by_element.items()))
+    if found["calibration"] is not None:
+        c = found["calibration"]
+        text = "none" if c["factor"] is None else f"{c['factor']:.2f}"
+        console.print(f"a frame's largest force error stays below {text} x its deviation for {c['nominal']:.0%} of such frames")
+
+
+def _print_values(found: dict[str, Any]) -> None:
+    for name, value in found.items():
+        text = f"{value:.5g}" if isinstance(value, float) else str(value)
+        print(f"{name.replace('_', ' '):<18} {text}")
+
+
+def _scaled(value: float | None, unit: float) -> str:
+    return "-" if value is None else f"{value / unit:.3g}"
