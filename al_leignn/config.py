@@ -146,13 +146,28 @@ class GpawConfig(Section):
     ecut: Positive = Field(300.0, description="plane-wave cutoff, eV (mode pw)")
     spacing: Positive = Field(0.2, description="grid spacing, Å (modes lcao and fd)")
     basis: str = Field("dzp", description="basis set (mode lcao)")
-    kpts: tuple[Count, Count, Count] = Field((1, 1, 1), description="Monkhorst-Pack grid for the labelling cell, Gamma-centred")
+    kpts: tuple[Count, Count, Count] = Field(
+        (1, 1, 1), description="Monkhorst-Pack grid for the labelling cell; 1 is used along directions that are not periodic"
+    )
+    gamma_centred: bool = Field(
+        False, description="shift even grids onto Gamma: right for hexagonal cells, elsewhere costlier and less accurate"
+    )
+    vacuum: Positive = Field(
+        6.0, description="least empty space on either side along directions that are not periodic, Å; added where missing"
+    )
     smearing_ev: Annotated[float, Field(ge=0)] = Field(0.1, description="Fermi-Dirac width, eV; 0: fixed occupations")
     spin: bool = Field(False, description="spin-polarised")
+    initial_moments: dict[str, float] = Field(
+        default_factory=dict, description="magnetic moments to start from, by element, μB (with spin; elements left out: 1)"
+    )
     charge: float = Field(0.0, description="total charge, e")
     energy_convergence: Positive = Field(1e-5, description="SCF energy tolerance, eV per electron")
     density_convergence: Positive = Field(1e-4, description="SCF density tolerance, electrons per electron")
-    max_scf: Count = Field(150, description="SCF steps before a label counts as unconverged")
+    eigenstates_convergence: Positive = Field(4e-8, description="SCF tolerance of the residuals, eV^2 per electron")
+    max_scf: Count = Field(100, description="SCF steps before gentler settings are tried; unconverged when none is left")
+    mixer_beta: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.6, description="share of the new density mixed in each SCF step (Pulay mixing); does not change the result"
+    )
     launch: list[str] = Field(default_factory=list, description='words put before the command, e.g. ["mpirun", "-np", "8"]')
     python: str = Field("", description="Python that has GPAW; empty: the one that runs al-leignn")
     time_limit_s: Positive = Field(3600.0, description="seconds after which a label counts as failed")
