@@ -79,7 +79,7 @@ def test_fresh_is_an_unbiased_sample() -> None:
     frames = [frame(w, 10 * s) for w, n in ((0, 5), (1, 20), (2, 11)) for s in range(n)]
     usable = list(range(len(frames)))
     rng = np.random.default_rng(0)
-    rounds, k = 6000, 4
+    rounds, k = 3000, 4
     drawn = Counter(i for _ in range(rounds) for i in draw_fresh(frames, usable, k, rng))
     expected = rounds * k / len(frames)
     assert set(drawn) == set(usable)
