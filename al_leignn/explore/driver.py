@@ -1,0 +1,137 @@
+"""What pushes the walkers: one evaluation of a committee for all of them, and what it shows the watchdog."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import covalent_radii
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from al_leignn.core import CommitteePrediction, Deviation
+from al_leignn.deviation import deviation
+from al_leignn.explore.integrators import State
+from al_leignn.explore.neighbours import Neighbours
+from al_leignn.model.graph import Graph
+
+
+@runtime_checkable
+class Evaluation(Protocol):
+    """What members say of a batch of structures, in eV and Å."""
+
+    @property
+    def energy(self) -> Float[Tensor, "members structures"]: ...
+    @property
+    def node_energy(self) -> Float[Tensor, "members atoms"]: ...
+    @property
+    def forces(self) -> Float[Tensor, "members atoms 3"]: ...
+    @property
+    def stress(self) -> Float[Tensor, "members structures 3 3"] | None: ...
+
+
+@runtime_checkable
+class Potential(Protocol):
+    """A `Committee`, or anything that answers like one."""
+
+    @property
+    def species(self) -> tuple[int, ...]: ...
+    @property
+    def cutoff(self) -> float: ...
+    @property
+    def conservative(self) -> bool: ...
+    @property
+    def device(self) -> torch.device: ...
+    def __len__(self) -> int: ...
+    def evaluate(self, graph: Graph, members: Sequence[int] | None = None, *, stress: bool = False) -> Evaluation:
+        """Outputs of the chosen members, all by default, for a graph in double precision."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What an evaluation shows besides energies and forces."""
+
+    contact: Float[Tensor, " walkers"]
+    """Smallest distance over the sum of covalent radii, where it is below the limit; infinite elsewhere."""
+    alone: Bool[Tensor, " atoms"]
+    """Atoms without a neighbour."""
+    deviations: list[Deviation] | None
+    """Of each walker, if all members were asked."""
+
+    def select(self, keep: Sequence[int], atoms: Bool[Tensor, " atoms"]) -> "Sight":
+        """That of some walkers and their atoms."""
+        deviations = None if self.deviations is None else [self.deviations[w] for w in keep]
+        return Sight(self.contact[list(keep)], self.alone[atoms], deviations)
+
+
+@dataclass
+class Driver:
+    """The forces on a batch of walkers.
+
+    Attributes
+    ----------
+    member
+        The member that drives; None for the mean of all.
+    stress
+        Whether the ensemble needs it.
+    contact
+        Distances below this share of the sum of covalent radii are reported.
+    """
+
+    potential: Potential
+    member: int | None
+    stress: bool
+    contact: float
+    neighbours: Neighbours
+    radii: Float[Tensor, " atoms"]
+    """Covalent radii, Å."""
+
+    @classmethod
+    def of(
+        cls, potential: Potential, structures: Sequence[Atoms], *, member: int | None, stress: bool, contact: float
+    ) -> "Driver":
+        """For walkers that start at `structures`; errors as `Neighbours.of`."""
+        device = potential.device
+        neighbours = Neighbours.of(structures, potential.cutoff, potential.species, flexible=stress, device=device)
+        radii = torch.as_tensor(covalent_radii[np.concatenate([atoms.numbers for atoms in structures])], device=device)
+        return cls(potential, member, stress, contact, neighbours, radii)
+
+    def select(self, keep: Sequence[int], atoms: Bool[Tensor, " atoms"]) -> "Driver":
+        """For some of the walkers and their atoms."""
+        return Driver(self.potential, self.member, self.stress, self.contact, self.neighbours.select(keep), self.radii[atoms])
+
+    def evaluate(self, state: State, *, everyone: bool) -> Sight:
+        """Bring forces, energy and stress of `state` up to date; ask all members if `everyone`."""
+        self.neighbours.update(state.positions, state.cells)
+        graph, distances = self.neighbours.graph(state.positions, state.cells)
+        members = None if everyone or self.member is None else [self.member]
+        output = self.potential.evaluate(graph, members, stress=self.stress)
+        pushing = [self.member] if members is None and self.member is not None else slice(None)
+        state.forces = output.forces[pushing].double().mean(0)
+        state.energy = output.energy[pushing].double().mean(0)
+        if output.stress is not None:
+            state.stress = output.stress[pushing].double().mean(0)
+        return Sight(
+            contact=self._contacts(state, graph, distances),
+            alone=(graph.rows[:, :1] == graph.centre.shape[0]).all(1),
+            deviations=_deviations(output, state.counts) if members is None else None,
+        )
+
+    def _contacts(self, state: State, graph: Graph, distances: Float[Tensor, " edges"]) -> Float[Tensor, " walkers"]:
+        closest = torch.full_like(state.dof, torch.inf)
+        near = (distances < 2.0 * self.contact * self.radii.max()).nonzero().squeeze(1)  # almost always none
+        if near.numel():
+            i, j = graph.centre[near], graph.neighbour[near]
+            closest.scatter_reduce_(0, state.walker[i], distances[near] / (self.radii[i] + self.radii[j]), "amin")
+        return closest
+
+
+def _deviations(output: Evaluation, counts: Sequence[int]) -> list[Deviation]:
+    forces, energy, node_energy = (t.detach().cpu().double().numpy() for t in (output.forces, output.energy, output.node_energy))
+    ends = np.cumsum(counts)
+    return [
+        deviation(CommitteePrediction(energy[:, w], forces[:, end - count : end], None, node_energy[:, end - count : end]))
+        for w, (count, end) in enumerate(zip(counts, ends, strict=True))
+    ]
