@@ -9,6 +9,8 @@ import numpy as np
 from ase import Atoms
 from jaxtyping import Float
 
+from al_leignn.errors import StructureError
+
 DECIMALS = 6
 """Positions and cells are rounded to 1e-6 Å when a frame is born, so that a frame read back from a file
 (extended XYZ keeps 8 decimals) has the same identity as the frame that was written."""
@@ -99,7 +101,14 @@ class Frame:
 
         Atoms keep their order; periodic images are folded into the cell, so moving an atom by a lattice
         vector does not change the identity.
+
+        Raises
+        ------
+        StructureError
+            If a position or the cell is not a finite number.
         """
+        if not (np.isfinite(atoms.positions).all() and np.isfinite(np.asarray(atoms.cell)).all()):
+            raise StructureError("positions or cell are not finite numbers", where=f"{origin.block}, step {origin.step}")
         cell = np.round(np.asarray(atoms.cell), DECIMALS)
         clean = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=cell, pbc=atoms.pbc)
         if clean.cell.rank == 3 and clean.pbc.any():

@@ -69,7 +69,7 @@ def explain(history: History, uid: str) -> dict[str, Any]:
     # A frame may come by more than once; the time it was taken is the one to tell.
     sighting = next((s for s in sightings if s.fate in _TAKEN), sightings[0])
     frame, deviation = _read(history, sighting)
-    before = history.result(Stage.VALIDATE, sighting.iteration - 1) if sighting.iteration > 0 else {}
+    before = history.before(sighting.iteration)
     calibration = before.get("calibration") or {}
     bound = None
     if deviation is not None and calibration.get("factor") is not None:

@@ -164,6 +164,10 @@ class History:
         manifest = self.manifest(stage, iteration, item)
         return {} if manifest is None else manifest.result
 
+    def before(self, iteration: int) -> dict[str, Any]:
+        """Validation results in force while an iteration explores and selects: those of the iteration before."""
+        return self.result(Stage.VALIDATE, iteration - 1) if iteration > 0 else {}
+
     def items(self, stage: Stage, iteration: int) -> list[Manifest]:
         """Manifests of the published items of a stage, in order."""
         found = [self.manifest(stage, iteration, n) for n in published_items(self.layout.stage(iteration, stage))]
@@ -261,7 +265,7 @@ class History:
         """The uncertainty history, by iteration and walker."""
         rows = []
         for i in range(1, self.iterations):
-            before = self.result(Stage.VALIDATE, i - 1)
+            before = self.before(i)
             validation = self.result(Stage.VALIDATE, i)
             fresh = validation.get("fresh") or {}
             for report, trace in zip(self.walkers(i), self.traces(i), strict=True):

@@ -98,7 +98,7 @@ def validate(item: Item) -> Outcome:
     result |= {
         "calibration": None if calibration is None else calibration.to_dict(),
         "trust": {"lo": lo, "hi": hi},
-        "gates": _gates(item, committee),
+        "gates": _gates(item, committee, everything),
     }
     item.report(3, 3, "physics")
     return Outcome(result, {})
@@ -147,18 +147,18 @@ def _write_predictions(item: Item, predictions: Sequence[CommitteePrediction], l
     )
 
 
-def _gates(item: Item, committee: "Committee") -> list[dict[str, Any]]:
-    from al_leignn.campaign.sampling import read_starts
+def _gates(item: Item, committee: "Committee", labelled: Sequence[LabelledFrame]) -> list[dict[str, Any]]:
+    """Physics of the committee mean; tried on a frame where forces do not vanish by symmetry."""
     from al_leignn.validate.physics import force_consistency, nve_drift, repulsive_wall
 
-    first = read_starts(item.layout, item.config)[0]
+    atoms = labelled[-1].frame.atoms if labelled else item.dataset(item.iteration + 1).train[-1].frame.atoms
     calculator = committee.calculator()
     rng = np.random.default_rng(item.seed)
     explore = item.config.explore
     drift = nve_drift(
-        first, calculator, rng, temperature=max(explore.temperatures), steps=DRIFT_STEPS, timestep_fs=explore.timestep_fs
+        atoms, calculator, rng, temperature=max(explore.temperatures), steps=DRIFT_STEPS, timestep_fs=explore.timestep_fs
     )
-    return [g.to_dict() for g in (force_consistency(first, calculator, rng), repulsive_wall(first, calculator), drift)]
+    return [g.to_dict() for g in (force_consistency(atoms, calculator, rng), repulsive_wall(atoms, calculator), drift)]
 
 
 def converge(item: Item) -> Outcome:

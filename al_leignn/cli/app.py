@@ -9,8 +9,7 @@ import typer
 from rich.console import Console
 
 from al_leignn.cli import look, potential, queue
-from al_leignn.cli.options import CampaignDir, Json, Workers, default_workers, print_json
-from al_leignn.core import Decision, DecisionKind
+from al_leignn.cli.options import CampaignDir, Json, Workers, default_workers, exit_code, print_json
 from al_leignn.errors import AlLeignnError
 
 app = typer.Typer(
@@ -35,11 +34,6 @@ def main() -> None:
     except KeyboardInterrupt:
         errors.print("stopped. What was finished is safe; the same command continues.")
         sys.exit(130)
-
-
-def exit_code(decision: Decision | None) -> int:
-    """0: converged or still going; 3: stalled or budget spent."""
-    return 3 if decision is not None and decision.kind in (DecisionKind.STALLED, DecisionKind.BUDGET_SPENT) else 0
 
 
 @app.command()

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from al_leignn.core import Decision, DecisionKind
+
 CampaignDir = Annotated[Path, typer.Argument(help="campaign folder [default: here]", metavar="[DIR]", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
 Workers = Annotated[int | None, typer.Option(help="processes to use [default: one per core]", min=1)]
@@ -19,3 +21,8 @@ def default_workers() -> int:
 
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def exit_code(decision: Decision | None) -> int:
+    """0: converged or still going; 3: stalled or budget spent."""
+    return 3 if decision is not None and decision.kind in (DecisionKind.STALLED, DecisionKind.BUDGET_SPENT) else 0
