@@ -1,0 +1,131 @@
+"""Any ASE calculator, by import path: EMT, tight binding, another potential as teacher."""
+
+import functools
+import importlib
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from ase.calculators.calculator import PropertyNotImplementedError
+
+from al_leignn.config import AseConfig
+from al_leignn.core import Frame, LabelFailure, Labels
+from al_leignn.errors import LabellerError
+from al_leignn.store import digest_json
+
+
+class _TimeLimitError(Exception):
+    pass
+
+
+class AseLabeller:
+    """Labels frames in this process, with a new calculator for each, so that none inherits another's state.
+
+    Quick calculators would spend most of a process of their own on starting it. The price: the time limit is an alarm, which
+    ends Python code and waiting for other programs, but not a compiled routine that never returns. Codes that may hang so are
+    better run with the external labeller.
+    """
+
+    rungs = 1
+
+    def __init__(self, config: AseConfig) -> None:
+        self._config = config
+
+    @functools.cached_property
+    def level(self) -> str:
+        """Digest of the calculator, its arguments and the version of the package it is from."""
+        config = self._config
+        return digest_json({"calculator": config.calculator, "arguments": config.arguments, "version": self._version})
+
+    def describe(self) -> dict[str, str]:
+        arguments = json.dumps(self._config.arguments, sort_keys=True)
+        return {"labeller": "ASE calculator", "level of theory": f"{self._config.calculator} {arguments}", "code": self._version}
+
+    def check(self, species: Iterable[int]) -> list[str]:
+        """Whether the calculator can be made; which elements it knows is its own secret until it is asked."""
+        del species
+        try:
+            self._make()
+        except LabellerError as error:
+            return [f"{error.what}: {error.fix}"]
+        return []
+
+    def label(self, frame: Frame, scratch: Path, rung: int = 0) -> Labels | LabelFailure:
+        """Energy, forces and, where the calculator and the cell allow it, stress. Files go to `scratch`."""
+        del rung
+        atoms = frame.atoms.copy()
+        atoms.calc = self._make()
+        if hasattr(atoms.calc, "directory"):
+            atoms.calc.directory = str(scratch)
+        try:
+            with _alarm(self._config.time_limit_s):
+                try:
+                    energy = atoms.get_potential_energy(force_consistent=True)
+                except PropertyNotImplementedError:
+                    energy = atoms.get_potential_energy()
+                forces = atoms.get_forces()
+                stress = _stress(atoms.get_stress) if atoms.pbc.all() else None
+        except _TimeLimitError:
+            return LabelFailure(frame.uid, "timeout", f"no result within {self._config.time_limit_s:g} s")
+        except Exception as error:  # noqa: BLE001 - whatever a foreign calculator raises, it is this label that failed
+            return LabelFailure(frame.uid, "crashed", f"{type(error).__name__}: {error}".strip().splitlines()[0])
+        return Labels(float(energy), np.array(forces, dtype=float), stress)
+
+    @functools.cached_property
+    def _version(self) -> str:
+        package = self._config.calculator.partition(".")[0].partition(":")[0]
+        try:
+            return f"{package} {metadata.version(package)}"
+        except metadata.PackageNotFoundError:
+            names = metadata.packages_distributions().get(package, [])
+            return ", ".join(f"{name} {metadata.version(name)}" for name in sorted(set(names))) or f"{package}, version unknown"
+
+    def _make(self) -> Any:
+        path = self._config.calculator
+        module, _, name = path.partition(":")
+        if not module or not name:
+            raise LabellerError(f"{path!r} is no import path", fix='write it as "package.module:Class"')
+        try:
+            make: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            fix = f"pip install the package that has it ({error})"
+            raise LabellerError(f"there is no calculator {path}", where="labeller.calculator", fix=fix) from None
+        try:
+            return make(**self._config.arguments)
+        except Exception as error:  # noqa: BLE001 - foreign constructors raise anything
+            what = f"{path} cannot be made with these arguments"
+            raise LabellerError(what, where="labeller.arguments", fix=f"{type(error).__name__}: {error}") from None
+
+
+def _stress(get: Callable[[], np.ndarray]) -> np.ndarray | None:
+    try:
+        return np.array(get(), dtype=float)
+    except (PropertyNotImplementedError, NotImplementedError):
+        return None
+
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """Raise `_TimeLimitError` in the body after `seconds`. Signals reach only the main thread: elsewhere there is no limit."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(number: int, where: FrameType | None) -> None:
+        del number, where
+        raise _TimeLimitError
+
+    previous = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, previous)

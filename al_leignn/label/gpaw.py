@@ -1,0 +1,196 @@
+"""GPAW by subprocess: what it is asked, and what its answer is worth. GPAW itself is met only in gpaw_worker.py."""
+
+import functools
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from al_leignn.config import GpawConfig
+from al_leignn.core import Frame, LabelFailure, Labels
+from al_leignn.errors import LabellerError
+from al_leignn.label.process import run_bounded
+from al_leignn.label.rescue import LADDER, Rung
+from al_leignn.store import digest_json
+
+_WORKER = Path(__file__).with_name("gpaw_worker.py")
+_INSTALL = "pip install 'al-leignn[gpaw]' (compiled on this machine: needs a C++ compiler and the headers of libxc and BLAS)"
+_INSTALL_DATASETS = "pip install gpaw-data, or gpaw install-data FOLDER; else another element or labeller"
+_PROBE_LIMIT_S = 120.0
+
+# How the result is computed, not what it is: left out of the level of theory. So are keys that the mode does not read.
+_ROUTE = {"launch", "python", "time_limit_s", "max_scf", "mixer_beta"}
+_READ_BY = {"ecut": {"pw"}, "spacing": {"lcao", "fd"}, "basis": {"lcao"}, "eigenstates_convergence": {"pw", "fd"}}
+
+
+class GpawLabeller:
+    """Labels frames with GPAW, one process a frame: no label can depend on the frames before it."""
+
+    rungs = len(LADDER)
+
+    def __init__(self, config: GpawConfig) -> None:
+        self._config = config
+        self._python = config.python or sys.executable
+
+    @functools.cached_property
+    def level(self) -> str:
+        """Digest of the level of theory, GPAW's version and its PAW data sets.
+
+        Raises
+        ------
+        LabellerError
+            If there is no GPAW to ask for its version.
+        """
+        version = _versions(self._python)
+        if version is None:
+            raise LabellerError(f"{self._python} has no GPAW", where="labeller.python", fix=_INSTALL)
+        return digest_json({"code": "gpaw", "versions": version, "theory": self._theory()})
+
+    def describe(self) -> dict[str, str]:
+        config = self._config
+        basis = {
+            "pw": f"plane waves to {config.ecut:g} eV",
+            "lcao": f"{config.basis} orbitals, grid {config.spacing:g} Å",
+            "fd": f"real-space grid {config.spacing:g} Å",
+        }[config.mode]
+        grid = " x ".join(map(str, config.kpts)) + (" Gamma-centred" if config.gamma_centred else " Monkhorst-Pack")
+        theory = f"{config.xc}, {basis}, {grid} k-points, Fermi-Dirac {config.smearing_ev:g} eV"
+        theory += ", spin-polarised" * config.spin + f", charge {config.charge:+g} e" * bool(config.charge)
+        versions = _versions(self._python)
+        code = "not installed" if versions is None else ", ".join(f"{name} {text}" for name, text in versions.items())
+        return {
+            "labeller": "GPAW",
+            "level of theory": theory,
+            "code": code,
+            "settings": json.dumps(self._theory(), sort_keys=True),
+        }
+
+    def check(self, species: Iterable[int]) -> list[str]:
+        if _versions(self._python) is None:
+            return [f"GPAW in {self._python}: {_INSTALL}"]
+        symbols = [chemical_symbols[z] for z in sorted(set(species))]
+        command = [self._python, str(_WORKER), "probe", self._config.xc, *symbols]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_LIMIT_S, check=False)
+            missing = json.loads(done.stdout)
+        except subprocess.TimeoutExpired:
+            return [f"a GPAW that answers within {_PROBE_LIMIT_S:g} s: {' '.join(command)}"]
+        except ValueError:
+            return [f"a working GPAW in {self._python}: {_last_line(done.stderr)}"]
+        return [f"PAW data set {name}: {_INSTALL_DATASETS}" for name in missing]
+
+    def label(self, frame: Frame, scratch: Path, rung: int = 0) -> Labels | LabelFailure:
+        """One attempt in `scratch`, an empty folder, with the settings of a rung of the rescue ladder."""
+        atoms = in_box(frame.atoms, self._config.vacuum)
+        atoms.write(scratch / "frame.extxyz", format="extxyz")
+        request = {
+            "gpaw": gpaw_parameters(self._config, atoms, LADDER[rung]),
+            "moments": [self._config.initial_moments.get(s, 1.0) for s in atoms.symbols] if self._config.spin else None,
+            "stress": self._config.mode == "pw" and bool(frame.atoms.pbc.all()),
+        }
+        (scratch / "parameters.json").write_text(json.dumps(request, allow_nan=False), encoding="utf-8")
+        command = [*self._config.launch, self._python, str(_WORKER), "label"]
+        done = run_bounded(command, scratch, self._config.time_limit_s)
+        if done.returncode is None:
+            return LabelFailure(frame.uid, "timeout", f"no result within {self._config.time_limit_s:g} s")
+        if done.returncode != 0:
+            return LabelFailure(frame.uid, "crashed", f"exit {done.returncode}: {_last_line(done.tail)}")
+        return _read_result(frame, scratch / "result.json")
+
+    def _theory(self) -> dict[str, Any]:
+        mode = self._config.mode
+        values = self._config.model_dump(mode="json")
+        return {k: v for k, v in values.items() if k not in _ROUTE and mode in _READ_BY.get(k, {mode})}
+
+
+def gpaw_parameters(config: GpawConfig, atoms: Atoms, rung: Rung) -> dict[str, Any]:
+    """GPAW's keyword arguments for these atoms.
+
+    Forces and energy must be derivatives of each other and depend smoothly on the positions, so symmetry is not looked for;
+    only k and -k, equivalent whatever the structure, are counted once.
+    """
+    kpts = [n if periodic else 1 for n, periodic in zip(config.kpts, atoms.pbc, strict=True)]
+    convergence = {"energy": config.energy_convergence, "density": config.density_convergence}
+    if config.mode != "lcao":
+        convergence["eigenstates"] = config.eigenstates_convergence
+    parameters: dict[str, Any] = {
+        "mode": {"name": "pw", "ecut": config.ecut} if config.mode == "pw" else {"name": config.mode},
+        "xc": config.xc,
+        "kpts": {"size": kpts, "gamma": True} if config.gamma_centred else {"size": kpts},
+        "symmetry": {"point_group": False},
+        "occupations": {"name": "fermi-dirac", "width": config.smearing_ev},
+        "convergence": convergence,
+        "maxiter": config.max_scf * rung.steps_factor,
+        "mixer": {"backend": "pulay", "beta": config.mixer_beta * rung.beta_factor, "nmaxold": 8, "weight": rung.weight},
+        "charge": config.charge,
+        "spinpol": config.spin,
+    }
+    if config.mode != "pw":
+        parameters["h"] = config.spacing
+    if config.mode == "lcao":
+        parameters["basis"] = config.basis
+    if rung.bands is not None:
+        parameters["nbands"] = rung.bands
+    return parameters
+
+
+def in_box(atoms: Atoms, vacuum: float) -> Atoms:
+    """A copy with at least `vacuum` Å of empty space on either side along every direction that is not periodic.
+
+    The copy is shifted as a whole to the middle of those directions, never rotated: forces hold for the original as they are.
+    A cell that is large enough keeps its size, so that all frames of a campaign share one basis; otherwise the size is rounded
+    up to whole Å for the same reason. Vectors along free directions are set normal to the periodic ones.
+    """
+    boxed: Atoms = atoms.copy()
+    if boxed.pbc.all():
+        return boxed
+    free = np.flatnonzero(~boxed.pbc)
+    given = np.asarray(boxed.cell)
+    bare = given.copy()
+    bare[free] = 0.0
+    boxed.cell[:] = bare
+    boxed.cell = boxed.cell.complete()
+    for axis in free:
+        normal = boxed.cell[axis] / np.linalg.norm(boxed.cell[axis])
+        along = boxed.positions @ normal
+        needed = float(np.ptp(along)) + 2 * vacuum
+        height = abs(float(given[axis] @ normal))
+        length = height if height >= needed else float(np.ceil(needed))
+        boxed.cell[axis] = length * normal
+        boxed.positions += (length / 2 - (along.min() + along.max()) / 2) * normal
+    return boxed
+
+
+def _read_result(frame: Frame, path: Path) -> Labels | LabelFailure:
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if "failure" in result:
+            return LabelFailure(frame.uid, result["failure"]["reason"], result["failure"]["detail"])
+        stress = None if result["stress"] is None else np.array(result["stress"], dtype=float)
+        return Labels(float(result["energy"]), np.array(result["forces"], dtype=float).reshape(-1, 3), stress)
+    except FileNotFoundError:
+        return LabelFailure(frame.uid, "no output", "GPAW ended without a result")
+    except (ValueError, KeyError, TypeError) as error:
+        return LabelFailure(frame.uid, "bad output", f"result.json cannot be read: {error}")
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it printed nothing"
+
+
+@functools.cache
+def _versions(python: str) -> dict[str, str] | None:
+    """Version of GPAW as `python` has it, and what tells its PAW data sets apart; None without GPAW."""
+    try:
+        done = subprocess.run([python, _WORKER, "versions"], capture_output=True, text=True, timeout=_PROBE_LIMIT_S, check=True)
+        found: dict[str, str] = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return found if "gpaw" in found else None

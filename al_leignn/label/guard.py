@@ -1,0 +1,53 @@
+"""Stand-alone script: run a command that cannot outlive whoever started it.
+
+    python guard.py COMMAND WORD...
+
+The command runs in a process group of its own. When standard input closes - the caller is done with it, or was killed in any
+way whatever - the whole group is ended: SIGTERM first, so that launchers such as mpirun can take their ranks along, SIGKILL
+after a grace. Exits as the command does; 127 if there is no such command.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+GRACE_S = 2.0
+
+
+def main(command: list[str]) -> int:
+    try:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    except OSError as error:
+        sys.stderr.write(f"{command[0]}: {error.strerror}\n")
+        return 127
+    threading.Thread(target=_end_with_caller, args=(child.pid,), daemon=True).start()
+    code = child.wait()
+    _signal(child.pid, signal.SIGKILL)  # what the command may have left running in the background
+    return code if code >= 0 else 128 - code
+
+
+def _end_with_caller(group: int) -> None:
+    while os.read(0, 4096):
+        pass
+    deadline = time.monotonic() + GRACE_S
+    alive = _signal(group, signal.SIGTERM)
+    while alive and time.monotonic() < deadline:
+        time.sleep(0.02)
+        alive = _signal(group, 0)
+    _signal(group, signal.SIGKILL)
+
+
+def _signal(group: int, number: int) -> bool:
+    """Signal the group; whether it was there."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
