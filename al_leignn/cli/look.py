@@ -14,9 +14,10 @@ from al_leignn.campaign.campaign import Campaign
 from al_leignn.campaign.history import History, WalkerRow
 from al_leignn.campaign.layout import Layout
 from al_leignn.cli.options import CampaignDir, Json, print_json
-from al_leignn.cli.summary import decision_text, iteration_summary, percent, seconds
+from al_leignn.cli.summary import decision_text, iteration_summary
 from al_leignn.core import Decision
 from al_leignn.errors import InputError
+from al_leignn.report.numbers import number, percent, seconds
 from al_leignn.store import write_atomic
 
 Uid = Annotated[str, typer.Argument(help="identity of the frame, or its beginning", metavar="FRAME")]
@@ -115,7 +116,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _print(what: RenderableType) -> None:
-    Console(highlight=False).print(what)
+    Console(highlight=False, markup=False).print(what)
 
 
 # --- how it looks ----------------------------------------------------------------------------------------
@@ -154,19 +155,19 @@ _WALKER_COLUMNS: dict[str, Callable[[WalkerRow], str]] = {
     "walker": lambda row: str(row.walker),
     "K": lambda row: f"{row.temperature:g}",
     "steps": lambda row: f"{row.steps}{'*' if row.stopped else ''}",
-    "median": lambda row: _short(row.median),
-    "90 %": lambda row: _short(row.q90),
-    "max": lambda row: _short(row.max),
-    "bound": lambda row: _short(row.bound_90),
+    "median": lambda row: number(row.median),
+    "90 %": lambda row: number(row.q90),
+    "max": lambda row: number(row.max),
+    "bound": lambda row: number(row.bound_90),
     "accur.": lambda row: _share(row.accurate),
     "cand.": lambda row: _share(row.candidate),
     "failed": lambda row: _share(row.failed),
 }
 _ITERATION_COLUMNS: dict[str, Callable[[WalkerRow], str]] = {
     "iter": lambda row: str(row.iteration),
-    "trusted below": lambda row: _short(row.trust_lo),
-    "dropped from": lambda row: _short(row.trust_hi),
-    "fresh force MAE": lambda row: _short(row.fresh_force_mae),
+    "trusted below": lambda row: number(row.trust_lo),
+    "dropped from": lambda row: number(row.trust_hi),
+    "fresh force MAE": lambda row: number(row.fresh_force_mae),
     "coverage": lambda row: _share(row.coverage),
 }
 
@@ -192,10 +193,6 @@ def _table(columns: dict[str, Callable[[WalkerRow], str]], rows: Sequence[Walker
     for row in rows:
         table.add_row(*(cell(row) for cell in columns.values()))
     return table
-
-
-def _short(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
 
 
 def _share(value: float | None) -> str:

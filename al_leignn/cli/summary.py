@@ -10,6 +10,7 @@ from al_leignn.campaign.history import History, IterationRecord, deviation_summa
 from al_leignn.campaign.layout import Layout
 from al_leignn.config import ConvergeConfig
 from al_leignn.core import Decision, DecisionKind, Stage
+from al_leignn.report.numbers import number, percent, seconds
 
 DECISION_STYLES = {
     DecisionKind.CONTINUE: "cyan",
@@ -45,26 +46,6 @@ def iteration_summary(layout: Layout, iteration: int) -> RenderableType:
 
 def decision_text(decision: Decision) -> Text:
     return Text.assemble((decision.kind.value, f"bold {DECISION_STYLES[decision.kind]}"), "  ", decision.reason)
-
-
-def percent(share: float | None) -> str:
-    """A share as a percentage that reads 100 % or 0 % only where it is exactly that."""
-    if share is None:
-        return "-"
-    text = f"{share:.1%}"
-    if text == "100.0%" and share < 1:
-        text = ">99.9%"
-    if text == "0.0%" and share > 0:
-        text = "<0.1%"
-    return text.replace("%", " %")
-
-
-def seconds(value: float) -> str:
-    """A duration in a unit in which it is easily read."""
-    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172800, "h", 3600)):
-        if value < limit:
-            return f"{value / size:.1f} {unit}"
-    return f"{value / 86400:.1f} d"
 
 
 def _explored(record: IterationRecord) -> str:
@@ -110,17 +91,13 @@ def _errors(record: IterationRecord, config: ConvergeConfig) -> str:
     found, whose = (record.fresh, "") if record.fresh else (record.test, " (seeds)")
     if not found:
         return ""
-    force = f"force MAE {_number(found['force_mae'])}"
+    force = f"force MAE {number(found['force_mae'])}"
     if found["force_mae_low"] is not None:
-        force += f" [{_number(found['force_mae_low'])} to {_number(found['force_mae_high'])}]"
+        force += f" (95 %: {number(found['force_mae_low'])} to {number(found['force_mae_high'])})"
     return (
-        f"{force} eV/Å on {found['n_frames']} frames{whose}, target {config.target_force_error:.3g}\n"
-        f"energy MAE {_number(found['energy_mae'])} eV/atom, target {config.target_energy_error:.3g}"
+        f"{force} eV/Å on {found['n_frames']} frames{whose}; target {config.target_force_error:.3g}\n"
+        f"energy MAE {number(found['energy_mae'])} eV/atom; target {config.target_energy_error:.3g}"
     )
-
-
-def _number(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.3g}"
 
 
 def _bound(record: IterationRecord) -> str:
@@ -140,7 +117,7 @@ def _bound(record: IterationRecord) -> str:
 
 
 def _physics(record: IterationRecord) -> str:
-    failed = [f"{gate['name']} {_number(gate['value'])} {gate['unit']}" for gate in record.gates if not gate["passed"]]
+    failed = [f"{gate['name']} {number(gate['value'])} {gate['unit']}" for gate in record.gates if not gate["passed"]]
     if failed:
         return "failed: " + ", ".join(failed)
     return f"{len(record.gates)} gates passed" if record.gates else ""
