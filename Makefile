@@ -18,15 +18,17 @@ export OMP_NUM_THREADS ?= 1
 help:
 	@echo "targets: setup fmt lint test test-all bench docs demo clean"
 
-# What a campaign needs. GPAW is compiled while torch arrives. GPAW's C++ sources want g++ as linker, and take a job count.
+# What a campaign needs. GPAW is compiled (its C++ sources want g++ as linker) while the rest arrives.
 $(VENV)/.stamp-demo: pyproject.toml
-	@echo "setting up $(VENV) (about a minute)"
+	@echo "setting up $(VENV) (one to three minutes)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --upgrade pip
 	@rm -rf $(VENV)/wheels
-	@env -u MAKEFLAGS CC=g++ GPAW_BUILD_JOBS=2 $(PIP) wheel --no-deps --wheel-dir $(VENV)/wheels gpaw & build=$$!; \
-	    $(PIP) install --no-compile $(TORCH); torch=$$?; wait $$build && exit $$torch
+	@CC=g++ $(PIP) wheel --no-deps --wheel-dir $(VENV)/wheels gpaw & compiler=$$!; \
+	    $(PIP) install --no-compile $(TORCH) && $(PIP) install --no-compile -e '.[report]'; rest=$$?; \
+	    wait $$compiler && exit $$rest
 	@$(PIP) install --no-compile $(VENV)/wheels/gpaw-*.whl -e '.[gpaw,report]'
+	@$(BIN)/python -c 'import _gpaw'
 	@touch $@
 
 # What developers and CI need besides.
