@@ -302,8 +302,9 @@ def config_error(error: ValidationError, schema: type[Section], where: str) -> C
 
 
 def _known_keys(schema: type[Section], path: list[str]) -> list[str]:
-    here: type[Section] = schema
-    variants = {"gpaw": GpawConfig, "ase": AseConfig, "external": ExternalConfig}
+    """Keys allowed at a place in the file; empty where there is no section."""
+    variants: dict[str, type[Section]] = {"gpaw": GpawConfig, "ase": AseConfig, "external": ExternalConfig}
+    here = schema
     for key in path:
         if key == "labeller":
             continue

@@ -286,7 +286,7 @@ def _read_extxyz(path: Path) -> list[Atoms]:
 
 def _to_atoms(item: Frame | LabelledFrame) -> Atoms:
     frame = item.frame if isinstance(item, LabelledFrame) else item
-    atoms = frame.atoms.copy()
+    atoms: Atoms = frame.atoms.copy()
     origin = frame.origin
     atoms.info = {
         "uid": _TEXT + frame.uid,

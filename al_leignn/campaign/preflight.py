@@ -60,7 +60,7 @@ def preflight(folder: Path, workers: int | None) -> Preflight:
     return Preflight(
         campaign=f"{config.name} ({layout.root})",
         structures=[f"{atoms.get_chemical_formula()}, {_shape(atoms)}" for atoms in cells],
-        labeller=make_labeller(config.labeller).describe(),
+        labeller=_labeller(config),
         machine=_machine(layout, cores),
         missing=_missing(layout, config, cells),
         notes=_notes(),
@@ -87,6 +87,11 @@ def read_cells(layout: Layout, config: CampaignConfig) -> list[Atoms]:
     if config.explore.ensemble == "npt" and any(not atoms.pbc.all() for atoms in cells):
         raise StructureError("constant pressure needs a structure that is periodic in three directions", where="explore.ensemble")
     return cells
+
+
+def _labeller(config: CampaignConfig) -> dict[str, str]:
+    """Level of theory in words; the full settings stand in campaign.toml."""
+    return {key: text for key, text in make_labeller(config.labeller).describe().items() if key != "settings"}
 
 
 def _shape(atoms: Atoms) -> str:
