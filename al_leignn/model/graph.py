@@ -104,6 +104,8 @@ class Edges:
     """From centre to neighbour, Å; padding has length `FAR`."""
     neighbours: Int[Tensor, "atoms width"]
     """Atom j; padding points back to the centre."""
+    core: Float[Tensor, "atoms width"] | None
+    """Core radius of each pair, Å; None where no pair is that close."""
     basis: tuple[Tensor, ...]
     """What the network makes of the vectors first; its own affair."""
 

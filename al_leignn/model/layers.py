@@ -124,6 +124,15 @@ def quadratic_products() -> Float[np.ndarray, "15 36"]:
 
 
 @cache
+def rank_means() -> Float[np.ndarray, "2 8"]:
+    """Mean over the vector's and over the matrix's components."""
+    means = np.zeros((2, 8))
+    means[0, :3] = 1 / 3
+    means[1, 3:] = 1 / 5
+    return means
+
+
+@cache
 def rank_sums() -> Float[np.ndarray, "2 8"]:
     """Sum over the vector's and over the matrix's components, with unit norm."""
     sums = np.zeros((2, 8))

@@ -12,7 +12,7 @@ from al_leignn.errors import ConfigError
 from al_leignn.model.graph import Edges, Graph
 from al_leignn.model.local import LocalNetwork
 from al_leignn.model.paper import PaperNetwork
-from al_leignn.model.repulsion import repulsion
+from al_leignn.model.repulsion import core_radii, level_off, repulsion
 
 
 @dataclass
@@ -102,8 +102,12 @@ class LEIGNN(nn.Module):
         neighbours = graph.neighbours()
         # Differences are taken in the precision of the graph: positions may be large, edges are not.
         vectors = graph.vectors(neighbours).detach().to(self.dtype).requires_grad_(differentiate)
+        core = core_radii(graph, self.species, neighbours, like=vectors)
         with torch.set_grad_enabled(differentiate):
-            return Edges(vectors, neighbours, self.network.basis(vectors))
+            distances = vectors.square().sum(2).sqrt()
+            if not bool((distances < core).any()):
+                return Edges(vectors, neighbours, None, self.network.basis(vectors, distances, distances))
+            return Edges(vectors, neighbours, core, self.network.basis(vectors, distances, level_off(distances, core)))
 
     def forward(
         self,

@@ -14,7 +14,18 @@ from torch import Tensor, nn
 
 from al_leignn.config import ModelConfig
 from al_leignn.model.graph import Graph
-from al_leignn.model.layers import PAIRS, RANKS, Perceptron, bessel, constant, harmonics, quadratic_products, rank_sums, weight
+from al_leignn.model.layers import (
+    PAIRS,
+    RANKS,
+    Perceptron,
+    bessel,
+    constant,
+    harmonics,
+    quadratic_products,
+    rank_means,
+    rank_sums,
+    weight,
+)
 
 
 class LocalNetwork(nn.Module):
@@ -32,12 +43,18 @@ class LocalNetwork(nn.Module):
         self.last = ScalarUpdate(width, generator)
         self.readout = Perceptron(width, width, 1, generator, scale=0.1)
 
-    def basis(self, vectors: Float[Tensor, "atoms width 3"]) -> tuple[Tensor, ...]:
-        """What the network needs of the edge vectors, free of parameters, so members of a committee can share it."""
-        edges = vectors.transpose(1, 2)
-        distance = edges.square().sum(1).sqrt()
-        radial = bessel(distance / self.cutoff, self.radial)
-        angular = harmonics(edges / distance.unsqueeze(1))
+    def basis(
+        self,
+        vectors: Float[Tensor, "atoms width 3"],
+        lengths: Float[Tensor, "atoms width"],
+        distances: Float[Tensor, "atoms width"],
+    ) -> tuple[Tensor, ...]:
+        """What the network needs of the edges, free of parameters, so members of a committee can share it.
+
+        `distances` are what radial functions see: the lengths, levelled off where atoms are pressed together.
+        """
+        radial = bessel(distances / self.cutoff, self.radial)
+        angular = harmonics(vectors.transpose(1, 2) / lengths.unsqueeze(1))
         return radial, (angular.unsqueeze(2) * radial.unsqueeze(1)).flatten(1, 2)
 
     def forward(
@@ -120,12 +137,17 @@ def products(q: Float[Tensor, "8 atoms features"]) -> tuple[Tensor, Tensor, Tens
     """Products of an atom's own vector v and matrix t.
 
     Returns invariants |v|², |t|², v·t·v, tr(t t t) (4, …); tensors t·v and traceless t·t (8, …); traceless v⊗v (5, …).
+    Components are damped so that each product grows no faster than its factors: atoms far from anything in the
+    training set must not meet powers of powers.
     """
     shape = q.shape[1:]
+    size = constant(rank_means(), q) @ q.square().flatten(1)
+    damping = (1 + size).pow(-0.25).view(2, *shape).index_select(0, torch.tensor(RANKS[1:], device=q.device) - 1)
+    q = q * damping
     a, b = (torch.as_tensor(index, device=q.device) for index in PAIRS)
     pairs = (q.index_select(0, a) * q.index_select(0, b)).flatten(1)
     squares, same, outer = (constant(quadratic_products(), q) @ pairs).view(15, *shape).split((2, 8, 5))
-    cubic = (constant(rank_sums(), q) @ (q * same).flatten(1)).view(2, *shape)
+    cubic = (constant(rank_sums(), q) @ (q * damping * same).flatten(1)).view(2, *shape)
     return torch.cat([squares, cubic]), same, outer
 
 

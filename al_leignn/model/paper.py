@@ -30,12 +30,19 @@ class PaperNetwork(nn.Module):
         self.readout = Perceptron(width, max(width // 2, 1), 1, generator, scale=0.1)
         self.force_head = weight(generator, 1, width, variance=0.01 / width) if config.direct_forces else None
 
-    def basis(self, vectors: Float[Tensor, "atoms width 3"]) -> tuple[Tensor, ...]:
-        """Radial functions, envelope, and unit vectors from neighbour to centre."""
-        distance = vectors.square().sum(2).sqrt()
-        d = distance / self.cutoff
+    def basis(
+        self,
+        vectors: Float[Tensor, "atoms width 3"],
+        lengths: Float[Tensor, "atoms width"],
+        distances: Float[Tensor, "atoms width"],
+    ) -> tuple[Tensor, ...]:
+        """Radial functions, envelope, and unit vectors from neighbour to centre.
+
+        `distances` are what radial functions see: the lengths, levelled off where atoms are pressed together.
+        """
+        d = distances / self.cutoff
         radial = gaussians(d, self.radial).transpose(1, 2)
-        return radial, envelope(d.clamp(max=1.0)).unsqueeze(2), -vectors / distance.unsqueeze(2)
+        return radial, envelope(d.clamp(max=1.0)).unsqueeze(2), -vectors / lengths.unsqueeze(2)
 
     def forward(
         self, graph: Graph, neighbours: Int[Tensor, "atoms width"], basis: tuple[Tensor, ...]

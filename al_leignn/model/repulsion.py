@@ -1,4 +1,8 @@
-"""Short-range repulsion, so that two atoms pressed together are pushed apart whatever the network has learned."""
+"""Atoms pressed together: a repulsion that is always there, and distances below which the network learns nothing new.
+
+Both act on pairs closer than `core_radii`, well inside any bond. There the Ziegler-Biersack-Littmark repulsion sets in,
+and the distance that the network sees levels off, so that no extrapolation of the network can outweigh the repulsion.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,8 +15,8 @@ from torch import Tensor
 from al_leignn.model.graph import Edges, Graph
 from al_leignn.model.layers import envelope
 
-REACH = 0.8
-"""The repulsion ends at this share of the sum of the covalent radii, well inside any bond."""
+REACH = 0.7
+"""Core radii are this share of the sum of the covalent radii."""
 
 _COULOMB = 14.399645
 """e²/(4 pi epsilon_0), eV Å."""
@@ -28,20 +32,33 @@ class Repulsion(NamedTuple):
     """Derivative of the energy by each edge vector, eV/Å."""
 
 
+def core_radii(
+    graph: Graph, numbers: Sequence[int], neighbours: Tensor, like: Float[Tensor, "*any"]
+) -> Float[Tensor, "atoms width"]:
+    """0.7 (R_i + R_j) of each edge from covalent radii, Å."""
+    radii = REACH * like.new_tensor([covalent_radii[z] for z in numbers])[graph.species]
+    return radii.unsqueeze(1) + radii[neighbours]
+
+
+def level_off(r: Float[Tensor, "atoms width"], core: Float[Tensor, "atoms width"]) -> Float[Tensor, "atoms width"]:
+    """Distances that stay above half the core radius and equal r outside; two continuous derivatives.
+
+    With s = r/core, s < 1 becomes 1/2 + s^3 - s^4/2.
+    """
+    s = (r / core).clamp(max=1.0)
+    return torch.where(r < core, core * (0.5 + s * s * s * (1 - 0.5 * s)), r)
+
+
 def repulsion(graph: Graph, numbers: Sequence[int], edges: Edges) -> Repulsion | None:
     """Ziegler-Biersack-Littmark repulsion of the pairs that are too close; None where there is none.
 
-    E_ij = Z_i Z_j e²/(4 pi eps0 r) S(r/a) u(r/r_max) with a = 0.46850 Å / (Z_i^0.23 + Z_j^0.23), the universal screening
-    function S (Ziegler, Biersack, Littmark, The Stopping and Range of Ions in Solids, 1985), the network's envelope u
-    and r_max = 0.8 (R_i + R_j) from covalent radii.
+    E_ij = Z_i Z_j e²/(4 pi eps0 r) S(r/a) u(r/r_core) with a = 0.46850 Å / (Z_i^0.23 + Z_j^0.23), the universal screening
+    function S (Ziegler, Biersack, Littmark, The Stopping and Range of Ions in Solids, 1985) and the network's envelope u.
     """
-    vectors = edges.vectors.detach()
-    radii = vectors.new_tensor([covalent_radii[z] for z in numbers])[graph.species]
-    limit = REACH * (radii.unsqueeze(1) + radii[edges.neighbours])
-    close = vectors.square().sum(2) < limit.square()
-    if not close.any():
+    if edges.core is None:
         return None
-    centre, column = close.nonzero(as_tuple=True)
+    vectors = edges.vectors.detach()
+    centre, column = (vectors.square().sum(2) < edges.core.square()).nonzero(as_tuple=True)
     charge = vectors.new_tensor(numbers)[graph.species]
     z_i, z_j = charge[centre], charge[edges.neighbours[centre, column]]
     with torch.enable_grad():
@@ -50,7 +67,7 @@ def repulsion(graph: Graph, numbers: Sequence[int], edges: Edges) -> Repulsion |
         x = r * (z_i**0.23 + z_j**0.23) / 0.46850
         screening = sum((a * torch.exp(-b * x) for a, b in _SCREENING), start=torch.zeros_like(x))
         # Every pair comes twice, once per centre, which takes half of it.
-        half = 0.5 * _COULOMB * z_i * z_j / r * screening * envelope(r / limit[centre, column])
+        half = 0.5 * _COULOMB * z_i * z_j / r * screening * envelope(r / edges.core[centre, column])
         (slope,) = torch.autograd.grad(half.sum(), pairs)
     node_energy = half.new_zeros(graph.n_atoms).index_add(0, centre, half.detach())
     return Repulsion(node_energy, torch.zeros_like(vectors).index_put((centre, column), slope))
