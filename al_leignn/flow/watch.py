@@ -1,7 +1,7 @@
 """What runners tell whoever looks on."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from al_leignn.campaign.layout import Layout
 from al_leignn.core import StageRequest
@@ -16,6 +16,7 @@ class Tick(NamedTuple):
     note: str
 
 
+@runtime_checkable
 class Watcher(Protocol):
     def begin(self, requests: Sequence[StageRequest]) -> None:
         """Independent items start."""

@@ -168,12 +168,13 @@ def _read(path: Path) -> tuple[Header, dict[str, Tensor]]:
 def _refuse_pickle(path: Path) -> None:
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(9)
     except FileNotFoundError:
         raise CheckpointError("there is no such model file", where=str(path)) from None
     except OSError as error:
         raise CheckpointError(f"the model file cannot be read: {error.strerror}", where=str(path)) from None
-    if start[:1] == b"\x80" or start == b"PK\x03\x04":
+    # A safetensors file begins with the length of its header, whose bytes may look like those of a pickle; the header follows.
+    if start[8:] != b"{" and (start[:1] == b"\x80" or start[:4] == b"PK\x03\x04"):
         raise CheckpointError(
             "a pickle or torch archive, which could run code when loaded; it was not opened",
             where=str(path),
