@@ -61,7 +61,9 @@ docs: $(VENV)/.stamp
 	$(BIN)/python docs/write_config_reference.py
 
 demo: $(VENV)/.stamp-demo
-	@echo "the silicon campaign comes here"
+	@test -e demo/Si || $(BIN)/al-leignn init workflows/silicon/Si.cif --dir demo/Si
+	@$(BIN)/al-leignn run demo/Si
+	@$(BIN)/al-leignn report demo/Si --out demo/Si/report.html
 
 clean:
 	rm -rf $(VENV) .*_cache build dist

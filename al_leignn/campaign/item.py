@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from al_leignn.campaign.layout import Layout
+from al_leignn.campaign.layout import CONFIG, Layout
 from al_leignn.config import CampaignConfig
 from al_leignn.core import Stage, StageRequest
 from al_leignn.dataset import Dataset, load_dataset
-from al_leignn.errors import RunError
+from al_leignn.errors import CheckpointError, RunError
 from al_leignn.store import Manifest, read_manifest
 
 MEMBER = "member.safetensors"
+"""One trained member, in the train stage."""
+
+COMMITTEE = "committee.safetensors"
+"""All members in one file for use outside the campaign, in the validate stage."""
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, note) while an item runs."""
@@ -80,6 +84,24 @@ def unfinished(layout: Layout, request: StageRequest) -> Path:
 def member_files(layout: Layout, iteration: int) -> list[Path]:
     members = layout.config_of(iteration).train.members
     return [layout.item(StageRequest(Stage.TRAIN, iteration, m)) / MEMBER for m in range(members)]
+
+
+def model_file(path: Path) -> Path:
+    """The checkpoint that a user names: a file, or a campaign folder, whose newest validated committee it is.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such file, or the campaign has no committee yet.
+    """
+    if path.is_file():
+        return path
+    if not (path / CONFIG).is_file():
+        raise CheckpointError("there is no such checkpoint or campaign", where=str(path))
+    found = sorted(Layout.open(path).iterations.glob(f"*/{Stage.VALIDATE.value}/*/{COMMITTEE}"))
+    if not found:
+        raise CheckpointError("this campaign has no committee yet", where=str(path), fix="run `al-leignn run` first")
+    return found[-1]
 
 
 def spawn_key(request: StageRequest) -> list[int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from al_leignn.calibration import Calibration, calibrate, coverage, frame_errors, trust_levels
-from al_leignn.campaign.item import MEMBER, Item, Outcome
+from al_leignn.campaign.item import COMMITTEE, MEMBER, Item, Outcome
 from al_leignn.campaign.layout import PREDICTIONS
 from al_leignn.core import CommitteePrediction, LabelledFrame, Stage
 from al_leignn.deviation import deviation
@@ -90,6 +90,7 @@ def validate(item: Item) -> Outcome:
     if i > 0 and current:
         driving = Committee.load(item.member_files(i - 1)).predict([labelled.frame.atoms for labelled in current])
         result |= {"fresh": _errors(driving, current), "coverage": _coverage(item, driving, current)}
+    committee.save(item.scratch / COMMITTEE)
     _write_predictions(item, predictions, everything)
     item.report(1, 3, "calibration")
     calibration = calibrate(*_frame_maxima(predictions, everything)) if everything else None

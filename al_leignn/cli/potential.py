@@ -15,7 +15,7 @@ from al_leignn.units import GPA, MEV
 EnergyKey = Annotated[str, typer.Option(help="key of the energy (eV, whole cell)")]
 ForcesKey = Annotated[str, typer.Option(help="key of the forces (eV/Å)")]
 StressKey = Annotated[str, typer.Option(help="key of the stress (eV/Å^3, positive under tension)")]
-ModelFile = Annotated[Path, typer.Argument(help="checkpoint (.safetensors)", metavar="MODEL")]
+ModelFile = Annotated[Path, typer.Argument(help="checkpoint (.safetensors), or a campaign folder", metavar="MODEL")]
 KEYS = DataKeys()
 
 
@@ -78,12 +78,13 @@ def evaluate(
     """
     from json import dumps
 
+    from al_leignn.campaign.item import model_file
     from al_leignn.dataset import read_user_data
     from al_leignn.model.committee import Committee
     from al_leignn.store import write_atomic
     from al_leignn.validate.evaluate import evaluate as judge
 
-    committee = Committee.load(model)
+    committee = Committee.load(model_file(model))
     labelled = read_user_data(data, "as given", DataKeys(energy_key, forces_key, stress_key))
     found = judge(committee.predict([item.frame.atoms for item in labelled]), labelled).to_dict()
     if out is not None:
@@ -110,6 +111,7 @@ def md(
     Example: al-leignn md model.safetensors system.cif --temperature 300 --steps 10000
     """
     from al_leignn.campaign.derive import timestep
+    from al_leignn.campaign.item import model_file
     from al_leignn.campaign.structures import read_structures
     from al_leignn.config import checked_explore
     from al_leignn.explore.production import write_trajectory
@@ -128,7 +130,7 @@ def md(
     with _bar() as progress:
         task = progress.add_task("md: steps", total=steps)
         found = write_trajectory(
-            Committee.load(model),
+            Committee.load(model_file(model)),
             atoms,
             settings,
             out,
