@@ -7,7 +7,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-from pymatgen.core import Structure
+from pymatgen.core.structure import Structure
 
 
 def pages(repository: Path) -> list[Path]:
