@@ -39,8 +39,8 @@ class Limits:
     trust_hi: float = np.inf
     """Largest model deviation, eV/Å."""
     contact: float = 0.5
-    """Smallest distance of two atoms as a share of the sum of their covalent radii. Bonds are near 1, and the strongest
-    hydrogen-like compressions at thousands of kelvin stay above 0.6."""
+    """Smallest distance of two atoms as a share of the sum of their covalent radii. Bonds are near 1; nothing but a broken
+    potential brings atoms to half of that at pressures of this world."""
     temperature: float = 5.0
     """Largest kinetic temperature relative to the target, for systems of many atoms (see `hottest`)."""
     volume: float = 1.5

@@ -65,6 +65,16 @@ def test_a_walking_batch_has_the_edges_of_a_new_search_at_every_step() -> None:
     assert 0 < searches < 40
 
 
+def test_two_atoms_that_meet_half_way_are_found() -> None:
+    pair = Atoms("Si2", [[0, 0, 0], [4.65, 0, 0]])
+    lists = Neighbours.of([pair], CUTOFF, SPECIES, skin=0.6)
+    positions = positions_of([pair])
+    assert lists.graph(positions, lists.cells)[1].numel() == 0
+    positions += torch.tensor([[0.33, 0, 0], [-0.33, 0, 0]])
+    lists.update(positions, lists.cells)
+    assert lists.graph(positions, lists.cells)[1].tolist() == pytest.approx([3.99, 3.99])
+
+
 @pytest.mark.parametrize("factor", [0.985, 1.015])
 def test_cells_that_breathe_miss_no_pair(factor: float) -> None:
     batch = [bulk("Si", cubic=True), bulk("Al")]
