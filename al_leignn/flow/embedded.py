@@ -151,9 +151,14 @@ def _ensure_up(folder: Path, *, lasting: bool) -> subprocess.Popen[bytes] | None
         # The address is written before the server listens there: a server that outlives us can always be found.
         _write_launchpad(folder, port, password)
         process = _spawn(folder, port, auth=True, lasting=lasting)
-        if _answers(process, lambda: is_up(folder)):
+        answers = False
+        try:
+            answers = _answers(process, lambda: is_up(folder))
+        finally:
+            if not answers:  # it failed, or we are being stopped while it starts
+                _stop(folder, process)
+        if answers:
             return process
-        _stop(folder, process)
     raise _did_not_start(folder)
 
 
@@ -289,6 +294,7 @@ username: {_USER}
 password: "{password}"
 authsource: {_DATABASE}
 strm_lvl: ERROR
+mongoclient_kwargs: {{serverSelectionTimeoutMS: 5000}}
 """
     write_atomic(folder / LAUNCHPAD, text)
     (folder / LAUNCHPAD).chmod(0o600)

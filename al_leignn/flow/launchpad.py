@@ -1,6 +1,7 @@
 """Opening a LaunchPad (FireWorks' name for its database) with errors a user can act on, and nothing printed."""
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 import pymongo
@@ -60,3 +61,13 @@ def read_launchpad(file: Path) -> LaunchPad:
 
 def _place(launchpad: LaunchPad) -> str:
     return "the address given" if launchpad.uri_mode else f"{launchpad.host}:{launchpad.port}"
+
+
+def queue_status(file: Path) -> dict[str, int]:
+    """How many items of all campaigns in a queue are in which state (READY, RUNNING, FIZZLED, …); zero counts are left out."""
+    launchpad = open_launchpad(file)
+    try:
+        states = [job["state"] for job in launchpad.fireworks.find({"spec.campaign": {"$exists": True}}, {"state": 1})]
+    finally:
+        launchpad.connection.close()
+    return dict(sorted(Counter(states).items()))

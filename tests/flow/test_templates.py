@@ -1,0 +1,49 @@
+"""The FireWorks templates in workflows/, read by FireWorks' own loaders."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from fireworks import FWorker, LaunchPad
+from fireworks.utilities.fw_serializers import load_object_from_file
+
+from al_leignn.flow.fireworks import CATEGORIES
+
+
+def test_launchpad(repository: Path) -> None:
+    launchpad = LaunchPad.from_file(str(repository / "workflows" / "my_launchpad.yaml"))
+    launchpad.connection.close()
+    assert (launchpad.host, launchpad.port, launchpad.name) == ("mongo.example.org", 27017, "fireworks")
+    assert launchpad.mongoclient_kwargs["tls"] is True
+
+
+def test_fworker(repository: Path) -> None:
+    worker = FWorker.from_file(str(repository / "workflows" / "my_fworker.yaml"))
+    assert worker.query["spec._category"] == "label"
+
+
+def test_fworker_names_every_category(repository: Path) -> None:
+    text = (repository / "workflows" / "my_fworker.yaml").read_text()
+    assert all(category in text for category in CATEGORIES.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "slurm",
+            ["#SBATCH --ntasks=32", "#SBATCH --time=24:00:00", "#SBATCH --signal=B:TERM@120", "#SBATCH --partition=compute"],
+        ),
+        ("pbs", ["#PBS -l nodes=1:ppn=32", "#PBS -l walltime=24:00:00", "#PBS -q batch", "#PBS -N al-leignn"]),
+    ],
+)
+def test_queue_adapter_writes_a_job(repository: Path, name: str, expected: list[str]) -> None:
+    adapter = load_object_from_file(str(repository / "workflows" / f"my_qadapter_{name}.yaml"))
+    script = adapter.get_script_str("/scratch/block").splitlines()
+    assert script[0].startswith("#!/bin/bash")
+    assert set(expected) <= set(script)
+    assert "cd /scratch/block" in script
+    assert not [line for line in script if "$$" in line]
+    (launch,) = [line for line in script if "al-leignn worker" in line]
+    assert shlex.split(launch)[:3] == ["exec", "al-leignn", "worker"]
+    assert script.index("export OMP_NUM_THREADS=1") < script.index(launch)
