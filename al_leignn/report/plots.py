@@ -1,5 +1,6 @@
 """Figures of a campaign: uncertainty history, learning curve, force parity."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from al_leignn.campaign.history import History
 from al_leignn.campaign.layout import Layout
 from al_leignn.errors import InputError
 from al_leignn.report.series import deviation_curves, learning_curve, parity, spans
+from al_leignn.store import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,20 +42,9 @@ def plot_history(layout: Layout, path: Path) -> None:
     from matplotlib.figure import Figure
 
     if path.suffix.lower() not in FORMATS:
-        raise InputError(
-            f"no figure can be written as {path.suffix or 'a file without suffix'!r}",
-            where=str(path),
-            fix=f"use {', '.join(FORMATS)}",
-        )
+        raise InputError("the file name does not say what kind of figure", where=str(path), fix=f"end it in {', '.join(FORMATS)}")
     history = History(layout)
-    style = {
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "legend.frameon": False,
-        "svg.fonttype": "none",
-    }
-    with mpl.rc_context(style):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 6.4), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplot_mosaic([["deviation", "deviation"], ["learning", "parity"]])
@@ -61,8 +52,9 @@ def plot_history(layout: Layout, path: Path) -> None:
         draw_learning(panels["learning"], history)
         draw_parity(panels["parity"], history)
         figure.suptitle(layout.config().name, parse_math=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=200)
+        image = BytesIO()
+        figure.savefig(image, format=path.suffix[1:].lower(), dpi=200)
+    write_atomic(path, image.getvalue())
 
 
 def draw_deviations(axes: "Axes", history: History) -> None:

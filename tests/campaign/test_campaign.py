@@ -38,7 +38,7 @@ def unstarted(emt_campaign: Path, tmp_path: Path) -> Layout:
 
 def fates(history: History) -> dict[Fate, str]:
     """A frame of each fate that occurs."""
-    found = {}
+    found: dict[Fate, str] = {}
     for i in range(history.iterations):
         pool = history.pool(i)
         assert pool is not None
@@ -273,7 +273,7 @@ def test_explain_takes_the_beginning_of_an_identity(emt_campaign: Path) -> None:
 
 
 def _shared_beginning(campaign: Campaign) -> str:
-    first = sorted(atoms.info["uid"][0] for atoms in campaign.frames())
+    first = sorted(str(atoms.info["uid"])[0] for atoms in campaign.frames())
     return next(a for a, b in pairwise(first) if a == b)
 
 

@@ -62,7 +62,7 @@ function ticks(axis, low, high, most) {
 }
 
 function chart(host, spec) {
-  let zoom = null;
+  let zoom = null, drawn = 0;
   const tip = element(host, "div", "tip hidden");
   const legend = element(host, "div", "legend");
   for (const entry of spec.legend || []) {
@@ -80,6 +80,7 @@ function chart(host, spec) {
   function draw() {
     host.querySelector("svg")?.remove();
     const width = host.clientWidth, height = host.clientHeight;
+    drawn = width;
     if (!width) return;
     const svg = shape(host, "svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${spec.y.label} against ${spec.x.label}` });
     const area = { left: 66, right: width - 10, top: 24, bottom: height - 44 };
@@ -180,6 +181,7 @@ function chart(host, spec) {
     svg.ondblclick = () => { zoom = null; draw(); };
   }
 
-  new ResizeObserver(draw).observe(host);
+  draw();
+  new ResizeObserver(() => { if (host.clientWidth !== drawn) draw(); }).observe(host);
   return { show(x) { zoom = x && { x, y: whole.y }; draw(); } };
 }
