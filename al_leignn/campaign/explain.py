@@ -15,7 +15,7 @@ from al_leignn.errors import InputError
 from al_leignn.select.budget import Fate
 from al_leignn.store import read_frame, read_labelled
 
-_MEANING = {
+MEANING = {
     Fate.TRAIN: "taken for training: worth its label",
     Fate.RESCUED: "taken for training although it failed: candidates were few, and it is sane and deviates least",
     Fate.NOVEL: "taken for training although the committee is content: it is unlike every training frame",
@@ -32,8 +32,17 @@ _MEANING = {
 _TAKEN = (Fate.TRAIN, Fate.RESCUED, Fate.NOVEL, Fate.FRESH)
 
 
+class _Pool(NamedTuple):
+    """Frames that stand together: the pool of an iteration, or what the user gave. Fates and verdicts are empty where unknown."""
+
+    iteration: int
+    uid: np.ndarray
+    fate: np.ndarray
+    verdict: np.ndarray
+
+
 class _Sighting(NamedTuple):
-    """One place where a frame occurs: `place` in the pool of an iteration, or in the files the user gave (fate None)."""
+    """One frame at its place in a pool."""
 
     uid: str
     iteration: int
@@ -100,7 +109,7 @@ def _why(sighting: _Sighting, frame: Frame) -> str:
         return "explored; the selection of this iteration is still to come"
     if sighting.iteration == 0 and sighting.fate is Fate.TRAIN:
         return "a seed, taken for training before any committee existed"
-    return _MEANING[sighting.fate]
+    return MEANING[sighting.fate]
 
 
 # --- finding a frame -------------------------------------------------------------------------------------
@@ -108,18 +117,31 @@ def _why(sighting: _Sighting, frame: Frame) -> str:
 
 def _find(history: History, uid: str) -> list[_Sighting]:
     wanted = uid.strip().lower().removeprefix("u")
-    everything = [s for i in range(history.iterations) for s in _pool(history, i)] + _given(history)
-    found = [s for s in everything if s.uid.startswith(wanted)] if wanted else []
-    distinct = sorted({s.uid for s in found})
+    pools = [_pool(history, i) for i in range(history.iterations)] + [_given(history)]
+    found = [sighting for pool in pools for sighting in _matching(pool, wanted)] if wanted else []
+    distinct = sorted({sighting.uid for sighting in found})
     if len(distinct) == 1:
         return found
     where = str(history.layout.root)
     if distinct:
         shown = ", ".join(distinct[:5]) + (", …" if len(distinct) > 5 else "")
         raise InputError(f"{len(distinct)} frames begin with {uid!r}", where=where, fix=f"give more of it: {shown}")
-    near = _nearest(wanted, sorted({s.uid for s in everything}))
+    near = _nearest(wanted, np.unique(np.concatenate([pool.uid for pool in pools])).tolist())
     fix = f"did you mean {near}?" if near else "the campaign has explored no frames yet"
     raise InputError(f"no frame is called {uid!r}", where=where, fix=fix)
+
+
+def _matching(pool: _Pool, wanted: str) -> list[_Sighting]:
+    return [
+        _Sighting(
+            uid=str(pool.uid[n]),
+            iteration=pool.iteration,
+            place=int(n),
+            fate=Fate(pool.fate[n]) if len(pool.fate) else None,
+            verdict=Verdict(pool.verdict[n]) if len(pool.verdict) else None,
+        )
+        for n in np.flatnonzero(np.char.startswith(pool.uid, wanted))
+    ]
 
 
 def _nearest(wanted: str, known: list[str]) -> str:
@@ -128,32 +150,26 @@ def _nearest(wanted: str, known: list[str]) -> str:
     return next(iter(get_close_matches(wanted, known[max(place - 50, 0) : place + 50], n=1, cutoff=0.0)), "")
 
 
-def _pool(history: History, iteration: int) -> list[_Sighting]:
-    pool = history.pool(iteration)
-    if pool is None:
-        return _unselected(history, iteration)
-    verdicts = pool["verdict"] if len(pool["verdict"]) else [None] * len(pool["uid"])  # seeds have none
-    rows = zip(pool["uid"], pool["fate"], verdicts, strict=True)
-    return [
-        _Sighting(str(uid), iteration, n, Fate(fate), None if verdict is None else Verdict(verdict))
-        for n, (uid, fate, verdict) in enumerate(rows)
-    ]
+def _pool(history: History, iteration: int) -> _Pool:
+    judged = history.pool(iteration)
+    if judged is not None:
+        return _Pool(iteration, judged["uid"], judged["fate"], judged["verdict"])
+    # Explored but not judged yet: in the order in which they will enter the pool.
+    explored = history.items(Stage.EXPLORE, iteration) if iteration > 0 else []
+    return _unjudged(iteration, [history.samples(iteration, item.item, "uid")["uid"] for item in explored])
 
 
-def _unselected(history: History, iteration: int) -> list[_Sighting]:
-    """Frames explored but not judged yet, in the order in which they will enter the pool."""
-    uids: list[str] = []
-    for explored in history.items(Stage.EXPLORE, iteration) if iteration > 0 else []:
-        uids += history.samples(iteration, explored.item, "uid")["uid"].tolist()
-    return [_Sighting(uid, iteration, n, None, None) for n, uid in enumerate(uids)]
-
-
-def _given(history: History) -> list[_Sighting]:
+def _given(history: History) -> _Pool:
     """Labelled frames that the user gave."""
     if not history.iterations or not history.layout.config_of(0).data:
-        return []
-    found = [f for frames in _collected(history, 0).values() for f in frames if f.origin.kind.startswith("data")]
-    return [_Sighting(frame.uid, 0, n, None, None) for n, frame in enumerate(found)]
+        return _unjudged(0, [])
+    frames = [frame for part in _collected(history, 0).values() for frame in part]
+    return _unjudged(0, [np.array([f.uid for f in frames if f.origin.kind.startswith("data")], dtype=str)])
+
+
+def _unjudged(iteration: int, uids: list[np.ndarray]) -> _Pool:
+    nothing = np.zeros(0, dtype=str)
+    return _Pool(iteration, np.concatenate([nothing, *uids]), nothing, nothing)
 
 
 # --- what is known of it ---------------------------------------------------------------------------------

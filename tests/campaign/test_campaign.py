@@ -10,6 +10,7 @@ import pytest
 from ase.calculators.emt import EMT
 
 from al_leignn.campaign.campaign import Campaign
+from al_leignn.campaign.explain import MEANING
 from al_leignn.campaign.history import History, WalkerRow
 from al_leignn.campaign.item import member_files
 from al_leignn.campaign.layout import Layout
@@ -207,6 +208,10 @@ def test_explain_a_frame_of_every_fate(emt_campaign: Path) -> None:
         else:
             assert found["why"].startswith("refused")
             assert found["split"] is None
+
+
+def test_every_fate_has_its_explanation() -> None:
+    assert set(MEANING) == set(Fate)
 
 
 def test_explain_gives_the_numbers_of_its_time(emt_campaign: Path) -> None:

@@ -51,6 +51,16 @@ def test_equal_models_make_equal_bytes_in_every_process(make_model: MakeModel, t
     assert (tmp_path / "a").read_bytes() == (tmp_path / "c").read_bytes()
 
 
+def test_a_header_of_any_length_is_read(make_model: MakeModel, tmp_path: Path) -> None:
+    """The first byte of a model file is that of its header's length, and for one length in 32 it is a pickle's first byte."""
+    model, first = make_model(features=2, radial=2), set()
+    for length in range(0, 256, 8):
+        save_member(model, tmp_path / "m", extra={"note": "x" * length})
+        first.add((tmp_path / "m").read_bytes()[0])
+        assert load_member(tmp_path / "m").species == model.species
+    assert 0x80 in first
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(cut=st.floats(0, 1), flip=st.booleans(), bit=st.integers(0, 7))
 def test_damage_anywhere_is_noticed(

@@ -157,6 +157,39 @@ def test_charts_show_every_curve_and_point(visited: Visit, emt_campaign: Path) -
     assert shapes["coverage-chart", "circle"] == 2 + ring
 
 
+INTERACT = """<script>{
+const send = (svg, kind, x, y) => svg.dispatchEvent(new PointerEvent(kind, { bubbles: true, clientX: x, clientY: y }));
+const dot = document.querySelectorAll("#learning circle")[1], box = dot.getBoundingClientRect();
+send(dot.ownerSVGElement, "pointermove", box.x + 2, box.y + 2);
+const tip = document.querySelector("#learning .tip");
+const plot = document.querySelector("#parity svg"), frame = plot.getBoundingClientRect();
+send(plot, "pointerdown", frame.x + 100, frame.y + 60);
+send(plot, "pointermove", frame.x + 200, frame.y + 160);
+send(plot, "pointerup", frame.x + 200, frame.y + 160);
+const select = document.getElementById("iteration");
+select.value = "2";
+select.dispatchEvent(new Event("change"));
+const rows = [...document.querySelectorAll("#walkers tbody tr")].filter((row) => !row.classList.contains("hidden"));
+document.body.dataset.said = JSON.stringify({
+  tip: tip.classList.contains("hidden") ? "" : tip.textContent,
+  zoomed: document.querySelector("#parity svg") !== plot,
+  iterations: rows.map((row) => row.dataset.iteration),
+});
+}</script></body>"""
+
+
+def test_hover_zoom_and_filter(chromium: str, emt_campaign: Path, tmp_path: Path) -> None:
+    layout = Layout.open(emt_campaign)
+    (tmp_path / "page.html").write_text(render(layout).replace("</body>", INTERACT), encoding="utf-8")
+    found = visit(chromium, tmp_path / "page.html", tmp_path)
+    assert found.console == []
+    said = json.loads(next(attributes["data-said"] or "" for tag, attributes in found.page.tags if tag == "body"))
+    second = [point for point in learning_curve(History(layout)) if point.kind == "fresh"][1]
+    assert said["tip"].startswith(f"fresh, iteration 2, {second.labels} labels\nforce MAE {second.force_mae:.4g} eV/Å")
+    assert said["zoomed"]
+    assert said["iterations"] == ["2", "2"]
+
+
 def test_picture_is_not_blank(visited: Visit) -> None:
     with Image.open(visited.picture) as image:
         assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 100

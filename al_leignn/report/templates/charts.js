@@ -131,8 +131,10 @@ function chart(host, spec) {
       path += `${path ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`;
       if (item.dots) shape(plot, "circle", { cx: x, cy: y, r: item.dots, fill: item.color, "fill-opacity": item.opacity ?? 1 });
       if (item.cross) shape(plot, "path", { d: `M${x - 5} ${y - 5}l10 10m0 -10l-10 10`, stroke: item.color, "stroke-width": 2 });
-      if (item.low && usable(spec.y, item.low[i]) && usable(spec.y, item.high[i]))
-        shape(plot, "path", { d: `M${x} ${py(item.low[i])}V${py(item.high[i])}`, stroke: item.color, "stroke-width": 1.5 });
+      if (item.low && usable(spec.y, item.high[i])) {
+        const foot = usable(spec.y, item.low[i]) ? py(item.low[i]) : 1e4; // zero lies below any logarithmic axis
+        shape(plot, "path", { d: `M${x} ${foot}V${py(item.high[i])}`, stroke: item.color, "stroke-width": 1.5 });
+      }
       if (item.tip) points.push({ x, y, text: () => item.tip(i) });
     }
     if (!item.dots && !item.cross)
