@@ -3,6 +3,9 @@
 docs/model.md has the equations. All work that grows with the number of edges is in matrix products between the
 basis of an atom's edges (harmonics times radial functions) and its neighbours' features; filters, products of
 tensors and perceptrons act on atoms.
+
+Tensors are multiplied with gates and with one another, layer after layer. Undamped, an atom in surroundings unlike any
+in the training set would meet powers of powers; every such product is therefore damped where it is large.
 """
 
 import math
@@ -119,7 +122,7 @@ class Message(nn.Module):
         ranks = torch.tensor(RANKS, device=x.device)
         flat = neighbours.reshape(-1)
         scalars, gates = self.source(x).split((width, 2 * width), dim=1)
-        own = y.transpose(0, 1) * gates.view(n_atoms, 2, width).index_select(1, ranks[1:] - 1)
+        own = y.transpose(0, 1) * damped_gates(gates).view(n_atoms, 2, width).index_select(1, ranks[1:] - 1)
 
         sources = scalars.index_select(0, flat).view(*neighbours.shape, width)
         sums = (harmonic @ sources).view(n_atoms, 9, -1, width)
@@ -133,21 +136,29 @@ class Message(nn.Module):
         return scalars.squeeze(1), (tensors + carried).transpose(0, 1)
 
 
+def damped(y: Float[Tensor, "8 atoms features"]) -> tuple[Tensor, Tensor]:
+    """Vectors and matrices shortened by (1 + mean square component)^(-1/4), and these factors."""
+    size = (constant(rank_means(), y) @ y.square().flatten(1)).view(2, *y.shape[1:])
+    factors = (1 + size).pow(-0.25).index_select(0, torch.tensor(RANKS[1:], device=y.device) - 1)
+    return y * factors, factors
+
+
+def damped_gates(gates: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Grow like a square root where they are large."""
+    return gates * (1 + gates * gates).pow(-0.25)
+
+
 def products(q: Float[Tensor, "8 atoms features"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Products of an atom's own vector v and matrix t.
+    """Products of an atom's own vector v and matrix t, none of which grows faster than its factors.
 
     Returns invariants |v|², |t|², v·t·v, tr(t t t) (4, …); tensors t·v and traceless t·t (8, …); traceless v⊗v (5, …).
-    Components are damped so that each product grows no faster than its factors: atoms far from anything in the
-    training set must not meet powers of powers.
     """
     shape = q.shape[1:]
-    size = constant(rank_means(), q) @ q.square().flatten(1)
-    damping = (1 + size).pow(-0.25).view(2, *shape).index_select(0, torch.tensor(RANKS[1:], device=q.device) - 1)
-    q = q * damping
+    q, factors = damped(q)
     a, b = (torch.as_tensor(index, device=q.device) for index in PAIRS)
     pairs = (q.index_select(0, a) * q.index_select(0, b)).flatten(1)
     squares, same, outer = (constant(quadratic_products(), q) @ pairs).view(15, *shape).split((2, 8, 5))
-    cubic = (constant(rank_sums(), q) @ (q * damping * same).flatten(1)).view(2, *shape)
+    cubic = (constant(rank_sums(), q) @ (q * factors * same).flatten(1)).view(2, *shape)
     return torch.cat([squares, cubic]), same, outer
 
 
@@ -165,11 +176,12 @@ class Update(nn.Module):
     ) -> tuple[Float[Tensor, "atoms features"], Float[Tensor, "8 atoms features"]]:
         n_atoms, width = x.shape
         ranks = torch.tensor(RANKS[1:], device=x.device) - 1
-        p = y @ self.mix_p.index_select(0, ranks)
-        invariants, same, outer = products(y @ self.mix_q.index_select(0, ranks))
+        short, _ = damped(y)
+        p = short @ self.mix_p.index_select(0, ranks)
+        invariants, same, outer = products(short @ self.mix_q.index_select(0, ranks))
         gates = self.gates(torch.cat([x.unsqueeze(0), invariants]).transpose(0, 1).reshape(n_atoms, -1))
         add, scale, gates = gates.split((width, width, 5 * width), dim=1)
-        gates = gates.view(n_atoms, 5, width).transpose(0, 1)
+        gates = damped_gates(gates).view(n_atoms, 5, width).transpose(0, 1)
         use = torch.tensor(_GATE_OF_TERM, device=x.device)
         terms = torch.cat([p, same, outer]) * gates.index_select(0, use)
         change = (constant(_TERM_SUMS, x) @ terms.flatten(1)).view(8, n_atoms, width)

@@ -286,6 +286,6 @@ def _moved(atoms: Atoms, displacement: Float[np.ndarray, "n_atoms 3"]) -> Atoms:
 
 def _slope(path: Callable[[float], Atoms], model: LEIGNN, evaluate: Evaluate) -> float:
     """Fourth-order central difference of the energy along a path, at zero."""
-    h = 5e-5
+    h = 2e-5
     energy = {k: float(evaluate(model, path(k * h)).energy) for k in (-2, -1, 1, 2)}
     return (energy[-2] - 8 * energy[-1] + 8 * energy[1] - energy[2]) / (12 * h)
