@@ -5,16 +5,20 @@ orthonormal basis of `traceless_basis`, so that one operation serves both ranks.
 """
 
 import math
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 RANKS = (0, 1, 1, 1, 2, 2, 2, 2, 2)
 """Tensor rank of each of the nine components scalar, vector, matrix."""
+
+TENSOR_RANKS = (0, 0, 0, 1, 1, 1, 1, 1)
+"""Which of vector (0) and matrix (1) each of the eight tensor components belongs to."""
 
 
 def weight(generator: torch.Generator, *shape: int, variance: float) -> nn.Parameter:
@@ -22,9 +26,18 @@ def weight(generator: torch.Generator, *shape: int, variance: float) -> nn.Param
     return nn.Parameter(torch.randn(shape, generator=generator) * math.sqrt(variance))
 
 
-def constant(values: Float[np.ndarray, "..."], like: Tensor) -> Tensor:
-    """Float64 constants in the precision and on the device of another tensor."""
-    return torch.as_tensor(values, dtype=like.dtype, device=like.device)
+@cache
+def constant(build: Callable[[], Float[np.ndarray, "..."]], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Constants that `build` gives in float64, as a tensor; made once for each precision and device."""
+    with torch.inference_mode(False):  # a tensor kept from inference mode could not be used in training
+        return torch.as_tensor(build(), dtype=dtype, device=device)
+
+
+@cache
+def index(values: tuple[int, ...], device: torch.device) -> Int[Tensor, " n"]:
+    """Indices as a tensor; made once for each device."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device)
 
 
 class Perceptron(nn.Module):
@@ -69,7 +82,6 @@ def gaussians(d: Float[Tensor, "atoms width"], n: int) -> Float[Tensor, "atoms {
     return envelope(d) * torch.exp(-0.5 * ((d - centres) / spacing) ** 2)
 
 
-@cache
 def traceless_basis() -> Float[np.ndarray, "5 3 3"]:
     """Orthonormal basis of the traceless symmetric 3x3 matrices: xy, yz, xz, x²-y², 2z²-x²-y²."""
     basis = np.zeros((5, 3, 3))
@@ -80,30 +92,28 @@ def traceless_basis() -> Float[np.ndarray, "5 3 3"]:
     return basis
 
 
-SQUARES = np.triu_indices(3)
+SQUARES = ((0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2))
 """Index pairs of the six products of a direction with itself."""
 
 
-@cache
 def _square_to_matrix() -> Float[np.ndarray, "5 6"]:
     basis = traceless_basis()
-    a, b = SQUARES
+    a, b = np.array(SQUARES)
     # Off-diagonal products occur twice; sqrt(15/2) gives each component unit mean square over the sphere.
     return basis[:, a, b] * np.where(a == b, 1.0, 2.0) * math.sqrt(7.5)
 
 
 def harmonics(u: Float[Tensor, "atoms 3 width"]) -> Float[Tensor, "atoms 9 width"]:
     """1, u and the traceless part of u⊗u for unit vectors u, each component with unit mean square over the sphere."""
-    a, b = (torch.as_tensor(index, device=u.device) for index in SQUARES)
-    squares = u.index_select(1, a) * u.index_select(1, b)
-    return torch.cat([torch.ones_like(u[:, :1]), u * math.sqrt(3), constant(_square_to_matrix(), u) @ squares], dim=1)
+    a, b = (index(values, u.device) for values in SQUARES)
+    matrices = constant(_square_to_matrix, u.dtype, u.device) @ (u.index_select(1, a) * u.index_select(1, b))
+    return torch.cat([torch.ones_like(u[:, :1]), u * math.sqrt(3), matrices], dim=1)
 
 
-PAIRS = np.triu_indices(8)
+PAIRS = tuple(tuple(int(i) for i in side) for side in np.triu_indices(8))
 """Index pairs of the 36 distinct products of the eight components of a vector v and a matrix t."""
 
 
-@cache
 def quadratic_products() -> Float[np.ndarray, "15 36"]:
     """Equivariant products of (v, t) with itself, as a matrix on the 36 products of components.
 
@@ -118,12 +128,11 @@ def quadratic_products() -> Float[np.ndarray, "15 36"]:
     full[5:10, 3:, 3:] = np.einsum("cij,ajk,bki->cab", basis, basis, basis)
     full[10:, :3, :3] = basis
     full /= np.linalg.norm(full, axis=(1, 2), keepdims=True)
-    a, b = PAIRS
+    a, b = np.array(PAIRS)
     both = full + full.transpose(0, 2, 1)
     return np.where(a == b, full[:, a, b], both[:, a, b])
 
 
-@cache
 def rank_means() -> Float[np.ndarray, "2 8"]:
     """Mean over the vector's and over the matrix's components."""
     means = np.zeros((2, 8))
@@ -132,7 +141,6 @@ def rank_means() -> Float[np.ndarray, "2 8"]:
     return means
 
 
-@cache
 def rank_sums() -> Float[np.ndarray, "2 8"]:
     """Sum over the vector's and over the matrix's components, with unit norm."""
     sums = np.zeros((2, 8))

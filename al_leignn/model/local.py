@@ -20,10 +20,12 @@ from al_leignn.model.graph import Graph
 from al_leignn.model.layers import (
     PAIRS,
     RANKS,
+    TENSOR_RANKS,
     Perceptron,
     bessel,
     constant,
     harmonics,
+    index,
     quadratic_products,
     rank_means,
     rank_sums,
@@ -94,7 +96,7 @@ class FirstMessage(nn.Module):
         one_hot = torch.eye(self.n_species, dtype=self.filter.dtype, device=species.device).index_select(0, species.reshape(-1))
         sums = basis[1] @ one_hot.view(*species.shape, self.n_species)
         sums = sums.view(species.shape[0], 9, -1).transpose(0, 1)
-        message = sums @ self.filter.index_select(0, torch.tensor(RANKS, device=species.device))
+        message = sums @ self.filter.index_select(0, index(RANKS, species.device))
         scalars, tensors = message.split((1, 8))
         return scalars.squeeze(0), tensors
 
@@ -119,10 +121,10 @@ class Message(nn.Module):
     ) -> tuple[Float[Tensor, "atoms features"], Float[Tensor, "8 atoms features"]]:
         radial, harmonic = basis
         n_atoms, width = x.shape
-        ranks = torch.tensor(RANKS, device=x.device)
+        ranks, tensor_ranks = index(RANKS, x.device), index(TENSOR_RANKS, x.device)
         flat = neighbours.reshape(-1)
         scalars, gates = self.source(x).split((width, 2 * width), dim=1)
-        own = y.transpose(0, 1) * damped_gates(gates).view(n_atoms, 2, width).index_select(1, ranks[1:] - 1)
+        own = y.transpose(0, 1) * damped_gates(gates).view(n_atoms, 2, width).index_select(1, tensor_ranks)
 
         sources = scalars.index_select(0, flat).view(*neighbours.shape, width)
         sums = (harmonic @ sources).view(n_atoms, 9, -1, width)
@@ -130,7 +132,7 @@ class Message(nn.Module):
 
         sources = own.reshape(n_atoms, -1).index_select(0, flat).view(*neighbours.shape, 8 * width)
         sums = (radial @ sources).view(n_atoms, -1, 8, width)
-        carried = (sums * self.filter_tensor.transpose(0, 1).index_select(1, ranks[1:] - 1)).sum(1)
+        carried = (sums * self.filter_tensor.transpose(0, 1).index_select(1, tensor_ranks)).sum(1)
 
         scalars, tensors = message.split((1, 8), dim=1)
         return scalars.squeeze(1), (tensors + carried).transpose(0, 1)
@@ -138,14 +140,14 @@ class Message(nn.Module):
 
 def damped(y: Float[Tensor, "8 atoms features"]) -> tuple[Tensor, Tensor]:
     """Vectors and matrices shortened by (1 + mean square component)^(-1/4), and these factors."""
-    size = (constant(rank_means(), y) @ y.square().flatten(1)).view(2, *y.shape[1:])
-    factors = (1 + size).pow(-0.25).index_select(0, torch.tensor(RANKS[1:], device=y.device) - 1)
+    size = (constant(rank_means, y.dtype, y.device) @ y.square().flatten(1)).view(2, *y.shape[1:])
+    factors = (1 + size).rsqrt().sqrt().index_select(0, index(TENSOR_RANKS, y.device))
     return y * factors, factors
 
 
 def damped_gates(gates: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Grow like a square root where they are large."""
-    return gates * (1 + gates * gates).pow(-0.25)
+    return gates * (1 + gates * gates).rsqrt().sqrt()
 
 
 def products(q: Float[Tensor, "8 atoms features"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,10 +157,10 @@ def products(q: Float[Tensor, "8 atoms features"]) -> tuple[Tensor, Tensor, Tens
     """
     shape = q.shape[1:]
     q, factors = damped(q)
-    a, b = (torch.as_tensor(index, device=q.device) for index in PAIRS)
+    a, b = (index(side, q.device) for side in PAIRS)
     pairs = (q.index_select(0, a) * q.index_select(0, b)).flatten(1)
-    squares, same, outer = (constant(quadratic_products(), q) @ pairs).view(15, *shape).split((2, 8, 5))
-    cubic = (constant(rank_sums(), q) @ (q * factors * same).flatten(1)).view(2, *shape)
+    squares, same, outer = (constant(quadratic_products, q.dtype, q.device) @ pairs).view(15, *shape).split((2, 8, 5))
+    cubic = (constant(rank_sums, q.dtype, q.device) @ (q * factors * same).flatten(1)).view(2, *shape)
     return torch.cat([squares, cubic]), same, outer
 
 
@@ -175,24 +177,26 @@ class Update(nn.Module):
         self, x: Float[Tensor, "atoms features"], y: Float[Tensor, "8 atoms features"]
     ) -> tuple[Float[Tensor, "atoms features"], Float[Tensor, "8 atoms features"]]:
         n_atoms, width = x.shape
-        ranks = torch.tensor(RANKS[1:], device=x.device) - 1
+        ranks = index(TENSOR_RANKS, x.device)
         short, _ = damped(y)
         p = short @ self.mix_p.index_select(0, ranks)
         invariants, same, outer = products(short @ self.mix_q.index_select(0, ranks))
         gates = self.gates(torch.cat([x.unsqueeze(0), invariants]).transpose(0, 1).reshape(n_atoms, -1))
         add, scale, gates = gates.split((width, width, 5 * width), dim=1)
         gates = damped_gates(gates).view(n_atoms, 5, width).transpose(0, 1)
-        use = torch.tensor(_GATE_OF_TERM, device=x.device)
+        use = index(_GATE_OF_TERM, x.device)
         terms = torch.cat([p, same, outer]) * gates.index_select(0, use)
-        change = (constant(_TERM_SUMS, x) @ terms.flatten(1)).view(8, n_atoms, width)
+        change = (constant(_term_sums, x.dtype, x.device) @ terms.flatten(1)).view(8, n_atoms, width)
         return _gated(x, add, scale), y + change
 
 
 _GATE_OF_TERM = (0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4)
 """Which gate multiplies each of the 21 components p (3 + 5), t·v (3), t·t (5), v⊗v (5)."""
 
-_TERM_SUMS = np.concatenate([np.eye(8), np.eye(8), np.eye(8)[:, 3:]], axis=1)
-"""Adds the 21 gated components up to the 8 components of the features."""
+
+def _term_sums() -> Float[np.ndarray, "8 21"]:
+    """Adds the 21 gated components up to the 8 components of the features."""
+    return np.concatenate([np.eye(8), np.eye(8), np.eye(8)[:, 3:]], axis=1)
 
 
 class ScalarUpdate(nn.Module):
@@ -206,7 +210,7 @@ class ScalarUpdate(nn.Module):
     def forward(
         self, x: Float[Tensor, "atoms features"], y: Float[Tensor, "8 atoms features"]
     ) -> Float[Tensor, "atoms features"]:
-        ranks = torch.tensor(RANKS[1:], device=x.device) - 1
+        ranks = index(TENSOR_RANKS, x.device)
         invariants, _, _ = products(y @ self.mix_q.index_select(0, ranks))
         gates = self.gates(torch.cat([x.unsqueeze(0), invariants]).transpose(0, 1).reshape(x.shape[0], -1))
         add, scale = gates.chunk(2, dim=1)
