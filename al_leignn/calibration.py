@@ -16,7 +16,6 @@ from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import beta, betabinom
 
 from al_leignn.config import SelectConfig
 from al_leignn.core import CommitteePrediction, Labels
@@ -188,6 +187,8 @@ def coverage(calibration: Calibration, errors: Float[np.ndarray, " n"], deviatio
     ValueError
         Without labels to check on.
     """
+    from scipy.stats import beta, betabinom  # half a second, which commands that only look need not spend
+
     if len(errors) == 0:
         raise ValueError("coverage needs at least one label")
     n, covered = len(errors), int(np.sum(errors <= calibration.bound(deviations)))

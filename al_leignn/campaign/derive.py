@@ -142,6 +142,15 @@ def _kpts(cells: Sequence[Atoms], reasons: dict[str, str]) -> tuple[int, int, in
     return counts[0], counts[1], counts[2]
 
 
+def _gamma_centred(cells: Sequence[Atoms], reasons: dict[str, str]) -> bool:
+    """Whether any cell is oblique: there, even grids that avoid Gamma lack the symmetry of the lattice."""
+    lattices = [np.asarray(atoms.cell)[atoms.pbc] for atoms in cells]
+    products = [lattice @ lattice.T for lattice in lattices]
+    oblique = any(np.abs(product - np.diag(np.diag(product))).max(initial=0.0) > 1e-6 for product in products)
+    reasons["labeller.gamma_centred"] = "keeps the symmetry of the oblique cell" if oblique else "right-angled cell"
+    return oblique
+
+
 def timestep(structures: Sequence[Atoms]) -> float:
     """MD time step in fs. Vibrations scale with 1/sqrt(mass); 0.5 fs is safe for hydrogen, and 2 fs is enough for anybody."""
     lightest = min(float(atoms.get_masses().min()) for atoms in structures)
@@ -161,7 +170,7 @@ def _labeller(kind: str, calculator: str, command: Sequence[str], cells: Sequenc
             ecut = max(CUTOFF_BY_ELEMENT.get(s, CUTOFF_DEFAULT) for s in symbols)
             hardest = max(symbols, key=lambda s: CUTOFF_BY_ELEMENT.get(s, CUTOFF_DEFAULT))
             reasons["labeller.ecut"] = f"for {hardest}; check it with a convergence study"
-            return GpawConfig(ecut=ecut, kpts=_kpts(cells, reasons))
+            return GpawConfig(ecut=ecut, kpts=_kpts(cells, reasons), gamma_centred=_gamma_centred(cells, reasons))
         case "ase":
             if not calculator:
                 raise CampaignError("the ase labeller needs a calculator", fix='add --calculator "ase.calculators.emt:EMT"')

@@ -11,10 +11,9 @@ from ase import Atoms
 
 from al_leignn.campaign.estimate import Estimate, estimate
 from al_leignn.campaign.layout import Layout
-from al_leignn.campaign.sampling import read_starts
-from al_leignn.campaign.structures import check_structure
+from al_leignn.campaign.structures import check_structure, read_starts
 from al_leignn.config import CampaignConfig
-from al_leignn.errors import ConfigError, LabellerError, StructureError
+from al_leignn.errors import CampaignError, ConfigError, StructureError
 from al_leignn.label.base import make_labeller
 
 LEAST_FREE_BYTES = 500e6
@@ -69,11 +68,11 @@ def preflight(folder: Path, workers: int | None) -> Preflight:
 
 
 def require_ready(layout: Layout) -> None:
-    """Refuse to start what cannot succeed; raises `LabellerError` naming everything that is missing."""
+    """Refuse to start what cannot succeed; raises `CampaignError` naming everything that is missing."""
     config = layout.config()
     missing = _missing(layout, config, read_cells(layout, config))
     if missing:
-        raise LabellerError("this campaign cannot run here: " + "; ".join(missing), where=str(layout.root))
+        raise CampaignError("this campaign cannot run here: " + "; ".join(missing), where=str(layout.root))
 
 
 def read_cells(layout: Layout, config: CampaignConfig) -> list[Atoms]:
@@ -114,7 +113,7 @@ def _missing(layout: Layout, config: CampaignConfig, cells: list[Atoms]) -> list
     species = sorted({int(z) for atoms in cells for z in atoms.numbers})
     missing = list(make_labeller(config.labeller).check(species))
     if not os.access(layout.root, os.W_OK):
-        missing.append(f"write permission in {layout.root}")
+        missing.append(f"write permission: {layout.root} is read-only for you")
     elif shutil.disk_usage(layout.root).free < LEAST_FREE_BYTES:
         missing.append("disk space: less than 0.5 GB free; make room or move the campaign")
     return missing

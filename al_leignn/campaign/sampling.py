@@ -4,25 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from ase import Atoms
 
 from al_leignn.campaign.history import load_arrays
 from al_leignn.campaign.item import Item, Outcome
-from al_leignn.campaign.layout import FRAMES, POOL, SAMPLES, SELECTED, Layout
+from al_leignn.campaign.layout import FRAMES, POOL, SAMPLES, SELECTED
 from al_leignn.campaign.state import explore_items
-from al_leignn.config import CampaignConfig
+from al_leignn.campaign.structures import read_starts
 from al_leignn.core import Frame, Stage
 from al_leignn.select.budget import Selection, select_frames, select_seeds
 from al_leignn.store import read_frames, write_frames
-
-
-def read_starts(layout: Layout, config: CampaignConfig) -> list[Atoms]:
-    """The campaign's structures, repeated for exploration and labelling."""
-    return [
-        frame.atoms.repeat(config.explore.supercell) if frame.atoms.pbc.all() else frame.atoms
-        for path in layout.inside(config.structures)
-        for frame in read_frames(path)
-    ]
 
 
 def explore(item: Item) -> Outcome:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.neighborlist import neighbor_list
 
+from al_leignn.campaign.layout import Layout
+from al_leignn.config import CampaignConfig
 from al_leignn.errors import StructureError
+from al_leignn.store import read_frames
 
 TOO_CLOSE = 0.5
 """Å. No two nuclei of a real structure are this close (H2: 0.74)."""
@@ -95,11 +97,20 @@ def check_structure(atoms: Atoms, where: str) -> None:
         raise StructureError("the structure is periodic along an axis without a cell vector", where=where)
     if atoms.pbc.all() and atoms.cell.volume < 1.0:
         raise StructureError(f"the cell has a volume of {atoms.cell.volume:.2g} Å^3", where=where)
-    first, second, distance = neighbor_list("ijd", atoms, TOO_CLOSE)
-    if len(distance):
-        n = int(distance.argmin())
+    distances = atoms.get_all_distances(mic=True) + np.diag(np.full(len(atoms), np.inf))
+    first, second = divmod(int(distances.argmin()), len(atoms))
+    if distances[first, second] < TOO_CLOSE:
         raise StructureError(
-            f"atoms {first[n]} and {second[n]} are {distance[n]:.3f} Å apart",
+            f"atoms {first} and {second} are {distances[first, second]:.3f} Å apart",
             where=where,
             fix="remove the duplicate or mend the structure",
         )
+
+
+def read_starts(layout: Layout, config: CampaignConfig) -> list[Atoms]:
+    """The campaign's structures, repeated for exploration and labelling."""
+    return [
+        frame.atoms.repeat(config.explore.supercell) if frame.atoms.pbc.all() else frame.atoms
+        for path in layout.inside(config.structures)
+        for frame in read_frames(path)
+    ]

@@ -3,7 +3,6 @@
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
-from ase.neighborlist import neighbor_list
 
 from al_leignn.core import Frame, LabelFailure, Labels
 
@@ -37,6 +36,8 @@ def screen_geometry(frame: Frame, factor: float = SHORTEST_CONTACT) -> LabelFail
 
 def _closest_contact(atoms: Atoms, factor: float) -> tuple[int, int, float, float] | None:
     """Indices, distance and sum of covalent radii of the pair that overlaps most, Å."""
+    from ase.neighborlist import neighbor_list  # slow to load, and `al-leignn check` gets along without
+
     radii = covalent_radii[atoms.numbers]
     first, second, distances = neighbor_list("ijd", atoms, factor * radii)
     if not len(distances):

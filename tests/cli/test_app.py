@@ -150,7 +150,7 @@ def test_the_second_runner_is_refused_and_told_who_is_first(silicon: Path) -> No
     path = silicon / "Si" / "campaign.toml"
     text = path.read_text().split("[labeller]")
     after = text[1].split("[model]", 1)[1]
-    slow = '[labeller]\ntype = "external"\ncommand = ["sleep", "60"]\n[model]'
+    slow = '[labeller]\ntype = "external"\ncommand = ["sh", "-c", "sleep 60", "{input}", "{output}"]\n[model]'
     path.write_text(text[0] + slow + after)
     first = subprocess.Popen([AL, "run", "Si"], cwd=silicon, stdout=subprocess.DEVNULL)
     try:
@@ -175,6 +175,6 @@ def test_quick_commands_never_load_torch(emt_campaign: Path) -> None:
         code = (
             f"import sys; sys.argv[1:] = {words!r}\nfrom al_leignn.cli.app import main\ntry:\n main()\nexcept SystemExit: pass\n"
         )
-        code += "print([m for m in ('torch', 'pymatgen', 'gpaw', 'fireworks', 'matplotlib', 'pandas') if m in sys.modules])"
+        code += "print([m for m in ('torch', 'pymatgen', 'fireworks', 'matplotlib', 'pandas', 'scipy.stats') if m in sys.modules])"
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=emt_campaign)
         assert result.stdout.splitlines()[-1] == "[]", result.stdout + result.stderr
