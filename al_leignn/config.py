@@ -150,7 +150,8 @@ class GpawConfig(Section):
         (1, 1, 1), description="Monkhorst-Pack grid for the labelling cell; 1 is used along directions that are not periodic"
     )
     gamma_centred: bool = Field(
-        False, description="shift even grids onto Gamma: right for hexagonal cells, elsewhere costlier and less accurate"
+        True,
+        description="even grids contain Gamma, as oblique cells need; false: faster and more accurate in right-angled ones",
     )
     vacuum: Positive = Field(
         6.0, description="least empty space on either side along directions that are not periodic, Å; added where missing"

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,6 +22,7 @@ LABEL_DECIMALS = 8
 """Labels are rounded to 1e-8 eV, eV/Å and eV/Å^3: what extended XYZ keeps, and far below what any SCF means."""
 
 
+@runtime_checkable
 class Labeller(Protocol):
     """Something that computes energy and forces of a frame. A new one is a module, a config class and an arm below."""
 
@@ -61,7 +62,7 @@ class LabelOutcome:
     """Rung of the rescue ladder that gave the result; 0 is the configured settings."""
 
 
-def make_labeller(config: GpawConfig | AseConfig | ExternalConfig) -> Labeller:
+def make_labeller(config: GpawConfig | AseConfig | ExternalConfig) -> GpawLabeller | AseLabeller | ExternalLabeller:
     match config:
         case GpawConfig():
             return GpawLabeller(config)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.cell import Cell
 from ase.data import chemical_symbols
 
 from al_leignn.config import GpawConfig
@@ -150,20 +151,18 @@ def in_box(atoms: Atoms, vacuum: float) -> Atoms:
     boxed: Atoms = atoms.copy()
     if boxed.pbc.all():
         return boxed
-    free = np.flatnonzero(~boxed.pbc)
-    given = np.asarray(boxed.cell)
-    bare = given.copy()
-    bare[free] = 0.0
-    boxed.cell[:] = bare
-    boxed.cell = boxed.cell.complete()
-    for axis in free:
-        normal = boxed.cell[axis] / np.linalg.norm(boxed.cell[axis])
+    given, cell = np.array(atoms.cell), np.array(atoms.cell)
+    cell[~atoms.pbc] = 0.0
+    normals = np.array(Cell(cell).complete())
+    for axis in np.flatnonzero(~atoms.pbc):
+        normal = normals[axis] / np.linalg.norm(normals[axis])
         along = boxed.positions @ normal
         needed = float(np.ptp(along)) + 2 * vacuum
         height = abs(float(given[axis] @ normal))
         length = height if height >= needed else float(np.ceil(needed))
-        boxed.cell[axis] = length * normal
+        cell[axis] = length * normal
         boxed.positions += (length / 2 - (along.min() + along.max()) / 2) * normal
+    boxed.cell[:] = cell
     return boxed
 
 

@@ -47,6 +47,13 @@ def test_vacuum_gets_no_copies_and_one_k_point() -> None:
     assert isolated.labeller.kpts == (1, 1, 1)
 
 
+def test_grids_keep_the_symmetry_of_oblique_cells() -> None:
+    oblique, right_angled = derived(bulk("Si")).labeller, derived(bulk("Si", cubic=True)).labeller
+    assert isinstance(oblique, GpawConfig)
+    assert isinstance(right_angled, GpawConfig)
+    assert (oblique.gamma_centred, right_angled.gamma_centred) == (True, False)
+
+
 def test_the_lightest_element_sets_the_time_step() -> None:
     assert derived(molecule("CH4")).explore.timestep_fs == 0.5
     assert derived(bulk("Si", cubic=True)).explore.timestep_fs == 2.0

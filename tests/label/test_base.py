@@ -1,0 +1,149 @@
+"""The one way to a label: store first, screened before, rescued, checked after, paid once."""
+
+import dataclasses
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from al_leignn.config import AseConfig, ExternalConfig, GpawConfig
+from al_leignn.core import Frame, LabelFailure, Labels, Origin
+from al_leignn.label.base import LABEL_DECIMALS, Labeller, label_frame, make_labeller
+from al_leignn.labelstore import LabelStore
+
+GOOD = Labels(-1.0, np.zeros((4, 3)), np.zeros(6))
+
+
+class Scripted:
+    """A labeller that answers from a list and counts its calls."""
+
+    level = "c" * 64
+
+    def __init__(self, *answers: Labels | str, rungs: int = 1) -> None:
+        self.rungs = rungs
+        self.asked: list[int] = []
+        self._answers = list(answers)
+
+    def describe(self) -> dict[str, str]:
+        return {"labeller": "scripted"}
+
+    def check(self, species: Iterable[int]) -> list[str]:
+        return []
+
+    def label(self, frame: Frame, scratch: Path, rung: int = 0) -> Labels | LabelFailure:
+        assert scratch.is_dir()
+        assert not list(scratch.iterdir())
+        (scratch / "leftover").write_text("x")
+        self.asked.append(rung)
+        answer = self._answers.pop(0)
+        return answer if isinstance(answer, Labels) else LabelFailure(frame.uid, answer)
+
+
+def frame_of(seed: int = 1) -> Frame:
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=seed)
+    return Frame.of(atoms, Origin("rattle"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LabelStore:
+    return LabelStore(tmp_path / "labels")
+
+
+def test_a_label_is_paid_once(store: LabelStore, tmp_path: Path) -> None:
+    labeller: Labeller = Scripted(GOOD)
+    first = label_frame(labeller, frame_of(), store, tmp_path)
+    again = label_frame(labeller, frame_of(), store, tmp_path)  # a second call would find the script empty
+    assert (first.from_store, again.from_store) == (False, True)
+    assert isinstance(first.result, Labels)
+    assert isinstance(again.result, Labels)
+    assert first.result.energy == again.result.energy
+    assert store.descriptions() == [{"labeller": "scripted", "level": "c" * 64}]
+
+
+def test_a_failure_is_not_stored_and_may_be_tried_again(store: LabelStore, tmp_path: Path) -> None:
+    labeller = Scripted("crashed", GOOD)
+    assert isinstance(label_frame(labeller, frame_of(), store, tmp_path).result, LabelFailure)
+    assert len(store) == 0
+    assert isinstance(label_frame(labeller, frame_of(), store, tmp_path).result, Labels)
+    assert len(store) == 1
+
+
+def test_hard_scf_climbs_the_ladder_and_tells_the_rung(store: LabelStore, tmp_path: Path) -> None:
+    labeller = Scripted("unconverged", "unconverged", GOOD, rungs=3)
+    outcome = label_frame(labeller, frame_of(), store, tmp_path)
+    assert isinstance(outcome.result, Labels)
+    assert (labeller.asked, outcome.rung) == ([0, 1, 2], 2)
+
+
+def test_the_ladder_ends(store: LabelStore, tmp_path: Path) -> None:
+    labeller = Scripted("unconverged", "unconverged", rungs=2)
+    outcome = label_frame(labeller, frame_of(), store, tmp_path)
+    assert isinstance(outcome.result, LabelFailure)
+    assert (outcome.result.reason, labeller.asked) == ("unconverged", [0, 1])
+
+
+@pytest.mark.parametrize("reason", ["crashed", "timeout", "no output", "bad output"])
+def test_only_unconverged_is_rescued(store: LabelStore, tmp_path: Path, reason: str) -> None:
+    labeller = Scripted(reason, rungs=3)
+    outcome = label_frame(labeller, frame_of(), store, tmp_path)
+    assert isinstance(outcome.result, LabelFailure)
+    assert (outcome.result.reason, labeller.asked) == (reason, [0])
+
+
+def test_overlapping_atoms_are_never_paid_for(store: LabelStore, tmp_path: Path) -> None:
+    labeller = Scripted()
+    frame = Frame.of(Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 0.3]]), Origin("md"))
+    outcome = label_frame(labeller, frame, store, tmp_path)
+    assert isinstance(outcome.result, LabelFailure)
+    assert (outcome.result.reason, labeller.asked) == ("geometry", [])
+
+
+def test_a_wrong_label_never_enters_the_store(store: LabelStore, tmp_path: Path) -> None:
+    wrong = dataclasses.replace(GOOD, forces=np.full((4, 3), np.nan))
+    outcome = label_frame(Scripted(wrong), frame_of(), store, tmp_path)
+    assert isinstance(outcome.result, LabelFailure)
+    assert outcome.result.reason == "forces"
+    assert len(store) == 0
+
+
+def test_what_is_returned_is_what_is_stored(store: LabelStore, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    forces = rng.normal(size=(4, 3))
+    labels = Labels(float(rng.normal()), forces - forces.mean(axis=0), rng.normal(size=6))
+    result = label_frame(Scripted(labels), frame_of(), store, tmp_path).result
+    (kept,) = store
+    assert isinstance(result, Labels)
+    assert kept.labels.energy == result.energy == round(labels.energy, LABEL_DECIMALS)
+    np.testing.assert_array_equal(kept.labels.forces, result.forces)
+
+
+def test_scratch_is_left_empty(store: LabelStore, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    label_frame(Scripted("unconverged", GOOD, rungs=2), frame_of(), store, scratch)
+    assert list(scratch.iterdir()) == []
+
+
+def test_emt_overhead_is_small(store: LabelStore, tmp_path: Path) -> None:
+    labeller = make_labeller(AseConfig(calculator="ase.calculators.emt:EMT"))
+    label_frame(labeller, frame_of(0), store, tmp_path)  # the first one imports the calculator
+    start = time.process_time()
+    for seed in range(1, 21):
+        assert isinstance(label_frame(labeller, frame_of(seed), store, tmp_path).result, Labels)
+    assert (time.process_time() - start) / 20 < 0.05
+
+
+@pytest.mark.parametrize(
+    "config",
+    [GpawConfig(), AseConfig(calculator="ase.calculators.emt:EMT"), ExternalConfig(command=["code", "{input}", "{output}"])],
+)
+def test_every_config_has_its_labeller(config: GpawConfig | AseConfig | ExternalConfig) -> None:
+    labeller = make_labeller(config)
+    assert labeller.level == make_labeller(config).level
+    assert len(labeller.level) == 64
+    assert labeller.rungs >= 1
+    assert {"labeller", "level of theory", "code"} <= labeller.describe().keys()
