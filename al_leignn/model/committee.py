@@ -1,5 +1,6 @@
 """Several members seen as one: the graph, the edges and the basis are computed once for all of them."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,12 +83,16 @@ class Committee:
     def calculator(
         self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None, **options: Any
     ) -> "LeignnCalculator":
-        """ASE calculator of this committee; `options` are those of `LeignnCalculator`."""
+        """ASE calculator of this committee; `options` are those of `LeignnCalculator`.
+
+        With `device` or `dtype`, the calculator has a copy of the members there; this committee stays as it is.
+        """
         from al_leignn.model.calculator import LeignnCalculator
 
-        for member in self.members:
-            member.to(device, dtype)
-        return LeignnCalculator(self, **options)
+        committee = self
+        if device is not None or dtype is not None:
+            committee = Committee([copy.deepcopy(member).to(device, dtype) for member in self.members])
+        return LeignnCalculator(committee, **options)
 
     def evaluate(self, graph: Graph, members: Sequence[int] | None = None, *, stress: bool = False) -> CommitteeOutput:
         """Stacked outputs of the chosen members (all by default), without gradients."""

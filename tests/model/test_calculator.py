@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms, units
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_stress
@@ -114,6 +115,15 @@ def test_one_member_drives_and_the_others_look_now_and_then(committee: Committee
         if seen[-1]:
             np.testing.assert_allclose(calc.results["forces_std"], prediction.forces.std(axis=0), atol=1e-10)
     assert seen == [True, False, False, True, False, False, True]
+
+
+def test_another_precision_leaves_the_committee_alone(committee: Committee, crystal: MakeAtoms) -> None:
+    calc = committee.calculator(dtype=torch.float32)
+    assert calc.committee.members[0].dtype == torch.float32
+    assert committee.members[0].dtype == torch.float64
+    atoms = crystal(0)
+    atoms.calc = calc
+    np.testing.assert_allclose(atoms.get_forces(), committee.predict([atoms])[0].forces.mean(axis=0), atol=1e-3)
 
 
 def test_a_committee_of_one_has_no_deviation(make_model: MakeModel, crystal: MakeAtoms) -> None:
