@@ -74,7 +74,7 @@ class LeignnCalculator(Calculator):
         """
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         assert self.atoms is not None
-        graph = self._lists.graph(self.atoms)
+        graph = self._lists.graph(self.atoms, trimmed=not self.committee.compiled)
         look = self.evaluations % self.deviation_every == 0
         members = None if self.driver == "mean" or look else [self.driver]
         prediction = self.committee.predict_graphs([graph], members)[0]

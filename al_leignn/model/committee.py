@@ -4,7 +4,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -16,10 +16,13 @@ from al_leignn.core import CommitteePrediction
 from al_leignn.errors import CheckpointError, ConfigError
 from al_leignn.model.checkpoint import load_members, save_members
 from al_leignn.model.graph import Graph, build_graph, collate
-from al_leignn.model.leignn import LEIGNN
+from al_leignn.model.kernel import Kernel, kernel_for
+from al_leignn.model.leignn import LEIGNN, Output
 
 if TYPE_CHECKING:
     from al_leignn.model.calculator import LeignnCalculator
+
+Engine = Literal["auto", "eager"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,16 @@ class CommitteeOutput:
 
 
 class Committee:
-    """Members that share species and network settings and differ in their weights."""
+    """Members that share species and network settings and differ in their weights.
 
-    def __init__(self, members: Sequence[LEIGNN]) -> None:
+    Parameters
+    ----------
+    engine
+        "auto": evaluate with the compiled kernel (`kernel.py`) where there is one for the members and it passes its check
+        against them; "eager": always evaluate the network itself.
+    """
+
+    def __init__(self, members: Sequence[LEIGNN], *, engine: Engine = "auto") -> None:
         if not members:
             raise ConfigError("a committee needs at least one member")
         first = members[0]
@@ -50,6 +60,8 @@ class Committee:
         self.cutoff = first.cutoff
         self.conservative = first.conservative
         self.size_consistent = first.size_consistent
+        self.engine: Engine = engine
+        self._kernel: Kernel | None = None
 
     def __len__(self) -> int:
         return len(self.members)
@@ -59,9 +71,19 @@ class Committee:
         """Where the weights are."""
         return self.members[0].device
 
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled kernel is in use, for which edges beyond the cutoff cost next to nothing."""
+        return self._current_kernel() is not None
+
     @classmethod
     def load(
-        cls, path: Path | str | Sequence[Path | str], device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+        cls,
+        path: Path | str | Sequence[Path | str],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        *,
+        engine: Engine = "auto",
     ) -> "Committee":
         """Read a committee from its file, or from the files of its members.
 
@@ -72,7 +94,7 @@ class Committee:
         """
         paths = [path] if isinstance(path, Path | str) else list(path)
         try:
-            return cls([member for one in paths for member in load_members(Path(one), device, dtype)])
+            return cls([member for one in paths for member in load_members(Path(one), device, dtype)], engine=engine)
         except ConfigError as error:
             raise CheckpointError(error.what, where=", ".join(str(one) for one in paths), fix=error.fix) from None
 
@@ -91,21 +113,34 @@ class Committee:
 
         committee = self
         if device is not None or dtype is not None:
-            committee = Committee([copy.deepcopy(member).to(device, dtype) for member in self.members])
+            members = [copy.deepcopy(member).to(device, dtype) for member in self.members]
+            committee = Committee(members, engine=self.engine)
         return LeignnCalculator(committee, **options)
 
     def evaluate(self, graph: Graph, members: Sequence[int] | None = None, *, stress: bool = False) -> CommitteeOutput:
         """Stacked outputs of the chosen members (all by default), without gradients."""
-        chosen = self.members if members is None else [self.members[k] for k in members]
-        graph = graph.to(chosen[0].device)
-        edges = chosen[0].edges(graph) if len(chosen) > 1 else None
-        outputs = [member(graph, stress=stress, edges=edges) for member in chosen]
+        chosen = range(len(self)) if members is None else members
+        graph = graph.to(self.device)
+        kernel = self._current_kernel()
+        outputs = kernel.evaluate(graph, chosen, stress=stress) if kernel else None
+        if outputs is None:
+            outputs = self._evaluate_eagerly(graph, [self.members[k] for k in chosen], stress=stress)
         return CommitteeOutput(
             energy=torch.stack([o.energy for o in outputs]),
             node_energy=torch.stack([o.node_energy for o in outputs]),
-            forces=torch.stack([o.forces for o in outputs]),
-            stress=torch.stack([o.stress for o in outputs]) if stress else None,
+            forces=_stacked([o.forces for o in outputs]),
+            stress=_stacked([o.stress for o in outputs]) if stress else None,
         )
+
+    def _evaluate_eagerly(self, graph: Graph, members: Sequence[LEIGNN], *, stress: bool) -> list[Output]:
+        edges = members[0].edges(graph) if len(members) > 1 else None
+        return [member(graph, stress=stress, edges=edges) for member in members]
+
+    def _current_kernel(self) -> Kernel | None:
+        """The kernel with the members' weights of now; None where there is none."""
+        if self.engine == "auto" and not (self._kernel and self._kernel.current):
+            self._kernel = kernel_for(self.members)
+        return self._kernel
 
     def predict(self, frames: Sequence[Atoms], *, batch_atoms: int = 512) -> list[CommitteePrediction]:
         """Predictions of all members, in the order of `frames`.
@@ -149,6 +184,10 @@ class Committee:
                 )
             )
         return predictions
+
+
+def _stacked(values: Sequence[Tensor | None]) -> Tensor:
+    return torch.stack([value for value in values if value is not None])
 
 
 def _float64(values: Tensor) -> Float[np.ndarray, "*shape"]:

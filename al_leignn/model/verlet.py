@@ -37,15 +37,15 @@ class VerletList:
         self._atoms: Atoms | None = None
         self._graph: Graph | None = None
 
-    def graph(self, atoms: Atoms) -> Graph:
-        """Graph with all edges up to the cutoff; errors as `build_graph`."""
+    def graph(self, atoms: Atoms, *, trimmed: bool = True) -> Graph:
+        """Graph with all edges up to the cutoff, and with some longer ones unless `trimmed`; errors as `build_graph`."""
         moved = self._moved(atoms)
         if moved is None:
             self._graph = build_graph(atoms, self.cutoff + self.skin, self.species, self.dtype)
             self._atoms = atoms.copy()
             self.searches += 1
             moved = self._graph
-        return trim(moved, self.cutoff) if self.skin > 0 else moved
+        return trim(moved, self.cutoff) if trimmed and self.skin > 0 else moved
 
     def _moved(self, atoms: Atoms) -> Graph | None:
         """The last graph with the atoms of now, if its edges still hold."""

@@ -1,0 +1,370 @@
+"""Fast inference on a CPU: the passes of kernel.cpp, compiled at first use, checked, and called with a model's weights.
+
+Nothing here is needed: whatever stands in the way (no compiler, another preset, a result that differs from the network's),
+`Committee` evaluates the network itself, with a warning where a user would not expect it.
+"""
+
+import copy
+import ctypes
+import hashlib
+import math
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import covalent_radii
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from al_leignn.model.graph import Graph, build_graph
+from al_leignn.model.layers import Perceptron
+from al_leignn.model.leignn import LEIGNN, Output
+from al_leignn.model.local import LocalNetwork, Message, Update
+from al_leignn.model.repulsion import REACH
+from al_leignn.store import write_atomic
+
+_SOURCE = Path(__file__).with_name("kernel.cpp")
+
+# Square roots set no errno and nothing traps, so loops with them become vector code; NaN and infinity stay what they are.
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+
+_TOLERANCE = {torch.float32: 5e-4, torch.float64: 1e-9}
+"""Largest difference from the network in float64, relative to the largest value."""
+
+
+class KernelError(Exception):
+    """The kernel cannot be used; the message says why."""
+
+
+class _Structures(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("n_atoms", "n_structures", "n_edges", "widest")] + [
+        (name, ctypes.c_void_p) for name in ("species", "structure", "first", "neighbour", "positions", "cell", "shift")
+    ]
+
+
+class _Pairs(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("count", "neighbour", "kind", "x", "y", "z")]
+
+
+class _Elements(ctypes.Structure):
+    _fields_ = [
+        ("cutoff", ctypes.c_double),
+        ("scale", ctypes.c_double),
+        ("n", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("e0", "charge", "radius")),
+    ]
+
+
+class _Results(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("node_energy", "forces", "virial")]
+
+
+@dataclass
+class _EdgeList:
+    """Edges of a graph as the kernel wants them; the same for all graphs made from one neighbour search."""
+
+    neighbour: Int[Tensor, " edges"]
+    shift: Float[Tensor, "edges 3"]
+    first: Int[Tensor, "..."]
+    widest: int
+
+
+class Kernel:
+    """Members of a committee, ready for fast inference on a CPU.
+
+    Weights are copied when it is made. `current` tells whether the members still have them.
+
+    Parameters
+    ----------
+    members
+        Of preset `local`, on the CPU, alike in everything but their weights.
+
+    Raises
+    ------
+    KernelError
+        It cannot be compiled, or does not reproduce a member.
+    """
+
+    def __init__(self, members: Sequence[LEIGNN]) -> None:
+        first = members[0]
+        self.dtype = first.dtype
+        self._members = list(members)
+        self._marks = [_mark(member) for member in members]
+        self._library = _library(first.config.features, first.config.radial, first.dtype)
+        lanes = int(self._library.lanes())
+        self._weights = [torch.cat([t.detach().reshape(-1) for t in _layout(member, lanes)]) for member in members]
+        self._charge = torch.tensor(first.species, dtype=torch.float64)
+        self._radius = torch.tensor([REACH * covalent_radii[z] for z in first.species], dtype=torch.float64)
+        self._e0 = [torch.tensor([m.e0s[z] for z in m.species], dtype=torch.float64) for m in members]
+        self._edges: _EdgeList | None = None
+        self._memory = torch.empty(0, dtype=torch.uint8)
+        self._check()
+
+    @property
+    def current(self) -> bool:
+        """Whether the members' weights are still the ones that were copied (changes through `.data` go unnoticed)."""
+        return self._marks == [_mark(member) for member in self._members]
+
+    def evaluate(self, graph: Graph, members: Sequence[int], *, stress: bool) -> list[Output] | None:
+        """What `LEIGNN.forward` says for each of the chosen members; None for a graph with edges that have no reverse."""
+        edges = self._edge_list(graph)
+        if edges is None:
+            return None
+        positions, cell = (t.double().contiguous() for t in (graph.positions, graph.cell))
+        structures = _Structures(
+            graph.n_atoms, graph.n_structures, len(edges.neighbour), edges.widest,
+            *_pointers(graph.species, graph.structure, edges.first, edges.neighbour, positions, cell, edges.shift),
+        )  # fmt: skip
+        threads = torch.get_num_threads()
+        n_edges = len(edges.neighbour)
+        count = torch.empty(graph.n_atoms, dtype=torch.int32)
+        ends = torch.empty(2, n_edges, dtype=torch.int32)
+        vectors = torch.empty(3, n_edges, dtype=self.dtype)
+        pairs = _Pairs(*_pointers(count, *ends, *vectors))
+        cutoff = self._members[0].cutoff
+        self._library.find_pairs(ctypes.byref(structures), ctypes.c_double(cutoff), threads, ctypes.byref(pairs))
+        return [self._member(k, graph, structures, pairs, threads, stress=stress) for k in members]
+
+    def _member(self, k: int, graph: Graph, structures: _Structures, pairs: _Pairs, threads: int, *, stress: bool) -> Output:
+        member = self._members[k]
+        n_species, layers = len(member.species), member.config.layers
+        size = self._library.workspace_size(ctypes.byref(structures), layers, ctypes.c_int64(n_species), threads)
+        # Taken away during the call, so that another thread makes its own.
+        memory, self._memory = self._memory, torch.empty(0, dtype=torch.uint8)
+        if size > len(memory):
+            memory = torch.empty(size, dtype=torch.uint8)
+        elements = _Elements(member.cutoff, member.energy_scale, n_species, *_pointers(self._e0[k], self._charge, self._radius))
+        node_energy = torch.empty(graph.n_atoms, dtype=torch.float64)
+        forces = torch.empty(graph.n_atoms, 3, dtype=torch.float64)
+        virial = torch.empty(graph.n_structures, 3, 3, dtype=torch.float64)
+        results = _Results(*_pointers(node_energy, forces, virial))
+        weights, workspace = _pointers(self._weights[k], memory)
+        self._library.evaluate(
+            ctypes.byref(structures), ctypes.byref(pairs), ctypes.byref(elements), weights, layers, workspace, threads,
+            ctypes.byref(results),
+        )  # fmt: skip
+        self._memory = memory
+        total = None
+        if stress:
+            total = (virial + virial.transpose(1, 2)) / (2 * graph.volume().double().view(-1, 1, 1))
+            total = (total * graph.periodic.view(-1, 1, 1)).to(self.dtype)
+        energy = node_energy.new_zeros(graph.n_structures).index_add(0, graph.structure, node_energy)
+        return Output(energy, node_energy, forces.to(self.dtype), total)
+
+    def _edge_list(self, graph: Graph) -> _EdgeList | None:
+        last = self._edges
+        if last is not None and last.neighbour is graph.neighbour and last.shift is graph.shift:
+            return last
+        first = torch.empty(graph.n_atoms + 1, dtype=torch.int64)
+        shift = graph.shift.double()
+        centre, neighbour, shifts, begin = _pointers(graph.centre, graph.neighbour, shift, first)
+        widest = self._library.index_edges(
+            ctypes.c_int64(graph.n_atoms), ctypes.c_int64(len(graph.neighbour)), centre, neighbour, shifts, begin
+        )
+        if widest < 0:
+            return None
+        self._edges = _EdgeList(graph.neighbour, shift, first, widest)
+        return self._edges
+
+    def _check(self) -> None:
+        """Compare every member with its network in float64, with and without a pair inside its core."""
+        for atoms in _trial_structures(self._members[0].species):
+            graph = build_graph(atoms, self._members[0].cutoff, self._members[0].species)
+            outputs = self.evaluate(graph, range(len(self._members)), stress=True)
+            assert outputs is not None
+            for k, (member, output, e0) in enumerate(zip(self._members, outputs, self._e0, strict=True)):
+                truth = copy.deepcopy(member).double()(graph, stress=True)
+                e0_of_atom = e0[graph.species]
+                for name, value, expected in (
+                    ("energies", output.node_energy - e0_of_atom, truth.node_energy - e0_of_atom),
+                    ("forces", output.forces, truth.forces),
+                    ("stress", output.stress, truth.stress),
+                ):
+                    assert value is not None
+                    assert expected is not None
+                    error = (value.double() - expected).abs().max()
+                    if not error <= _TOLERANCE[self.dtype] * (expected.abs().max() + 1e-3 * member.energy_scale):
+                        raise KernelError(f"{name} of member {k} differ from the network's by {error:.1e}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Kernel, (self._members,)
+
+
+def kernel_for(members: Sequence[LEIGNN]) -> Kernel | None:
+    """The kernel for members of a committee; None where there is none for their preset or device.
+
+    Warns if there should be one but it cannot be made.
+    """
+    first = members[0]
+    alike = {(member.device.type, member.dtype) for member in members}
+    if first.config.preset != "local" or len(alike) > 1 or alike.pop() not in {("cpu", dtype) for dtype in _TOLERANCE}:
+        return None
+    try:
+        return Kernel(members)
+    except KernelError as error:
+        warnings.warn(f"no compiled kernel, so potentials run several times slower: {error}", RuntimeWarning, stacklevel=2)
+        return None
+
+
+def _pointers(*tensors: Tensor) -> Iterator[ctypes.c_void_p]:
+    return (ctypes.c_void_p(t.data_ptr()) for t in tensors)
+
+
+def _mark(member: LEIGNN) -> tuple[tuple[int, int], ...]:
+    """Changes when weights are replaced or changed in place."""
+    return tuple((p.data_ptr(), p._version) for p in member.parameters())
+
+
+def _trial_structures(species: Sequence[int]) -> Iterator[Atoms]:
+    """Rattled atoms of all species in a skewed cell; the same with two of them pressed together."""
+    rng = np.random.default_rng(0)
+    spacing = 1.6 * max(covalent_radii[z] for z in species)
+    n = math.ceil(max(len(species), 8) ** (1 / 3))
+    grid = np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    cell = n * spacing * (np.eye(3) + 0.1 * np.tri(3, k=-1))
+    numbers = np.resize(species, len(grid))
+    atoms = Atoms(numbers, positions=grid @ cell / n, cell=cell, pbc=True)
+    atoms.positions += rng.normal(scale=0.07 * spacing, size=(len(grid), 3))
+    yield atoms
+    reach = REACH * (covalent_radii[numbers[0]] + covalent_radii[numbers[1]])
+    along = atoms.positions[1] - atoms.positions[0]
+    atoms.positions[1] = atoms.positions[0] + 0.8 * reach * along / np.linalg.norm(along)
+    yield atoms
+
+
+# ---- weights in the order in which kernel.cpp reads them
+
+
+def _layout(model: LEIGNN, lanes: int) -> Iterator[Tensor]:
+    """Weights filled up with zeros to whole vectors of features; linear maps as blocks, each [in, out] and its transpose."""
+    network = model.network
+    assert isinstance(network, LocalNetwork)
+    pad = _Padding(model.config.features, lanes)
+    n_species, radial = len(model.species), model.config.radial
+    yield pad.features(network.embedding)
+    by_species = network.first.filter.view(3, radial, n_species, -1).transpose(1, 2).reshape(3, radial * n_species, -1)
+    first = pad.features(by_species)
+    yield first
+    yield functional.pad(first.transpose(1, 2), (0, -(n_species * radial) % lanes))
+    for update in network.updates:
+        assert isinstance(update, Update)
+        yield from pad.mix(update.mix_q)
+        yield from pad.mix(update.mix_p)
+        yield from pad.perceptron(update.gates)
+    for message in network.messages:
+        assert isinstance(message, Message)
+        yield from pad.perceptron(message.source)
+        filters = pad.features(torch.cat([message.filter_scalar, message.filter_tensor]))
+        yield filters.view(5, radial, -1, lanes).permute(2, 1, 0, 3)
+    yield from pad.mix(network.last.mix_q)
+    yield from pad.perceptron(network.last.gates)
+    yield from pad.first_layer(network.readout)
+    yield pad.features(network.readout.weight_2)
+    yield network.readout.bias_2.expand(lanes)
+
+
+@dataclass
+class _Padding:
+    features_: int
+    lanes: int
+
+    @property
+    def more(self) -> int:
+        return -self.features_ % self.lanes
+
+    def features(self, values: Tensor) -> Tensor:
+        return functional.pad(values, (0, self.more))
+
+    def blocks(self, weight: Tensor) -> Tensor:
+        """Square blocks (n, in, out)."""
+        return functional.pad(weight, (0, self.more, 0, self.more))
+
+    def mix(self, weight: Tensor) -> Iterator[Tensor]:
+        yield self.blocks(weight)
+        yield self.blocks(weight).transpose(1, 2)
+
+    def first_layer(self, perceptron: Perceptron) -> Iterator[Tensor]:
+        width = self.features_
+        blocks = self.blocks(perceptron.weight_1.view(width, -1, width).permute(1, 2, 0))
+        yield blocks
+        yield blocks.transpose(1, 2)
+        yield self.features(perceptron.bias_1)
+
+    def perceptron(self, perceptron: Perceptron) -> Iterator[Tensor]:
+        yield from self.first_layer(perceptron)
+        blocks = self.blocks(perceptron.weight_2.view(-1, self.features_, self.features_).transpose(1, 2))
+        yield blocks
+        yield blocks.transpose(1, 2)
+        yield self.features(perceptron.bias_2.view(-1, self.features_))
+
+
+# ---- compilation
+
+
+@cache
+def _library(features: int, radial: int, dtype: torch.dtype) -> ctypes.CDLL:
+    """The kernel for this size of network, from the user's cache folder or compiled now."""
+    real = {torch.float32: "float", torch.float64: "double"}[dtype]
+    defines = (f"-DREAL={real}", f"-DFEATURES={features}", f"-DRADIAL={radial}")
+    try:
+        source = _SOURCE.read_bytes()
+        name = hashlib.sha256(repr((source, _FLAGS, defines, _processor())).encode()).hexdigest()[:32]
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "al-leignn"
+        path = folder / f"kernel-{name}.so"
+        if not _intact(path):
+            binary = _compile(defines)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # The digest stands behind the binary, where a loader does not look: a damaged library can crash the process.
+            write_atomic(path, binary + hashlib.sha256(binary).digest())
+        library = ctypes.CDLL(str(path))
+    except (OSError, RuntimeError) as error:
+        raise KernelError(f"kernel.cpp cannot be compiled, kept or loaded: {error}") from None
+    for function in (library.lanes, library.index_edges, library.workspace_size):
+        function.restype = ctypes.c_int64
+    return library
+
+
+def _compile(defines: Sequence[str]) -> bytes:
+    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    if not compiler:
+        raise KernelError("there is no C++ compiler; install g++, or set CXX")
+    with tempfile.TemporaryDirectory(prefix="al-leignn-") as folder:
+        out = Path(folder) / "kernel.so"
+        for threads in (["-fopenmp"], []):  # a compiler without OpenMP makes a kernel for one thread
+            command = [compiler, *_FLAGS, *threads, *defines, str(_SOURCE), "-o", str(out)]
+            try:
+                done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+            except subprocess.TimeoutExpired:
+                raise KernelError(f"{compiler} did not finish within 300 s") from None
+            if done.returncode == 0:
+                return out.read_bytes()
+    raise KernelError(f"{compiler} failed: {done.stderr.strip()[:500]}")
+
+
+def _intact(path: Path) -> bool:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    return hashlib.sha256(content[:-32]).digest() == content[-32:]
+
+
+@cache
+def _processor() -> str:
+    """What code for this very processor depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}))
