@@ -24,7 +24,7 @@ from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.lock import holding
 from al_leignn.campaign.plan import next_requests, remaining
 from al_leignn.campaign.stages import run_stage
-from al_leignn.campaign.state import explore_items, scan
+from al_leignn.campaign.state import State, explore_items, scan
 from al_leignn.core import Decision, Stage, StageRequest
 from al_leignn.errors import AlLeignnError, DamagedArtifactError, QueueError
 from al_leignn.flow.embedded import serving
@@ -51,6 +51,7 @@ NO_LAST = -1
 
 _POLL_S = 0.2
 _SETTLE_S = 5.0
+_SESSIONS = 5
 
 
 def launch(
@@ -76,19 +77,31 @@ def launch(
     AlLeignnError
         What an item failed with; everything else that was under way is finished and published first.
     """
-    with holding(layout.lock, "al-leignn launch"), ExitStack() as stack:
+    with holding(layout.lock, "al-leignn launch"):
         sweep_scratch(layout.root)
         state = scan(layout)
-        requests = next_requests(state)
-        if not requests:
+        if not next_requests(state):
             return state.decision
-        file = stack.enter_context(serving(layout.queue)).file if launchpad_file is None else launchpad_file.resolve()
+        layout.logs.mkdir(exist_ok=True)
+        wanted = None if max_iterations is None else _decided(state) + max_iterations
+        for _ in range(_SESSIONS):
+            try:
+                with ExitStack() as stack:
+                    file = stack.enter_context(serving(layout.queue)).file if launchpad_file is None else launchpad_file.resolve()
+                    return _session(layout, file, workers, wanted, watcher)
+            except PyMongoError:
+                continue  # the server died, or the network did: nothing is lost with them
+        raise QueueError("the queue stops answering again and again", where=str(file), fix="the same command continues")
+
+
+def _session(layout: Layout, file: Path, workers: int, wanted: int | None, watcher: Watcher) -> Decision | None:
+    """Work with one queue until `wanted` iterations are decided, or the campaign is."""
+    last = NO_LAST if wanted is None else wanted - 1
+    with ExitStack() as stack:
         launchpad = open_launchpad(file)
         stack.callback(launchpad.connection.close)
         if launchpad.fw_id_assigner.find_one({}) is None:
             launchpad.reset("", require_password=False)  # an empty database: makes counters and indexes
-        last = NO_LAST if max_iterations is None else requests[0].iteration + max_iterations - 1
-        layout.logs.mkdir(exist_ok=True)
         crew = LocalWorkers(file, layout.root, layout.logs / "workers.log", workers)
         stack.callback(crew.stop)
         upkeep = Upkeep(launchpad, layout, crew, refill=lambda: add_workflow(launchpad, layout, last))
@@ -96,20 +109,24 @@ def launch(
         launchpad.fireworks.update_many({"spec.campaign": str(layout.root)}, {"$set": {"spec.last": last}})
         crew.start()
         try:
-            decision = _watch(layout, upkeep, max_iterations, watcher)
+            decision = _watch(layout, upkeep, wanted, watcher)
             _settle(launchpad, layout)
         except PyMongoError:
-            raise QueueError("the queue does not answer any more", where=str(file), fix="the same command continues") from None
+            crew.stop(grace_s=0.0)  # without a queue they cannot put anything back
+            raise
         return decision
 
 
-def _watch(layout: Layout, upkeep: Upkeep, max_iterations: int | None, watcher: Watcher) -> Decision | None:
+def _watch(layout: Layout, upkeep: Upkeep, wanted: int | None, watcher: Watcher) -> Decision | None:
     """Look on while workers publish one stage after another."""
-    decided = 0
-    while max_iterations is None or decided < max_iterations:
+    told = _decided(scan(layout))
+    while True:
         state = scan(layout)
+        for iteration in range(told, _decided(state)):
+            watcher.decided(layout, iteration)
+        told = _decided(state)
         requests = next_requests(state)
-        if not requests:
+        if not requests or told == wanted:
             return state.decision
         watcher.begin(requests)
         try:
@@ -123,10 +140,11 @@ def _watch(layout: Layout, upkeep: Upkeep, max_iterations: int | None, watcher: 
                     time.sleep(_POLL_S)
         finally:
             watcher.end()
-        if requests[0].stage is Stage.CONVERGE:
-            decided += 1
-            watcher.decided(layout, requests[0].iteration)
-    return scan(layout).decision
+
+
+def _decided(state: State) -> int:
+    """How many iterations have their decision. (Several stages may pass between two looks.)"""
+    return sum(iteration.decision is not None for iteration in state.iterations)
 
 
 def _is_published(layout: Layout, request: StageRequest) -> bool:

@@ -1,6 +1,9 @@
 """The FireWorks templates in workflows/, read by FireWorks' own loaders."""
 
+import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,5 +48,9 @@ def test_queue_adapter_writes_a_job(repository: Path, name: str, expected: list[
     assert "cd /scratch/block" in script
     assert not [line for line in script if "$$" in line]
     (launch,) = [line for line in script if "al-leignn worker" in line]
-    assert shlex.split(launch)[:3] == ["exec", "al-leignn", "worker"]
+    words = shlex.split(launch)
+    assert words[:3] == ["exec", "al-leignn", "worker"]
+    program = Path(sys.executable).with_name("al-leignn")
+    known = subprocess.run([program, "worker", "--help"], capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
+    assert all(word in known.stdout for word in words if word.startswith("--"))
     assert script.index("export OMP_NUM_THREADS=1") < script.index(launch)
