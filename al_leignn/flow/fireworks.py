@@ -82,7 +82,6 @@ def launch(
         state = scan(layout)
         if not next_requests(state):
             return state.decision
-        layout.logs.mkdir(exist_ok=True)
         wanted = None if max_iterations is None else _decided(state) + max_iterations
         for _ in range(_SESSIONS):
             try:
@@ -102,7 +101,7 @@ def _session(layout: Layout, file: Path, workers: int, wanted: int | None, watch
         stack.callback(launchpad.connection.close)
         if launchpad.fw_id_assigner.find_one({}) is None:
             launchpad.reset("", require_password=False)  # an empty database: makes counters and indexes
-        crew = LocalWorkers(file, layout.root, layout.logs / "workers.log", workers)
+        crew = LocalWorkers(file, layout, workers)
         stack.callback(crew.stop)
         upkeep = Upkeep(launchpad, layout, crew, refill=lambda: add_workflow(launchpad, layout, last))
         upkeep.begin()

@@ -6,6 +6,7 @@ folders behind, and when it is told to stop puts the item it is at back into the
 
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -23,6 +24,7 @@ import fireworks.core.rocket
 from fireworks import FWorker
 from fireworks.core.rocket import Rocket
 
+from al_leignn.campaign.layout import Layout
 from al_leignn.errors import QueueError
 from al_leignn.flow.launchpad import open_launchpad
 
@@ -94,6 +96,7 @@ def worker(
     until_idle_s: float | None = None,
     campaign: Path | None = None,
     name: str | None = None,
+    scratch: Path | None = None,
 ) -> None:
     """Work in this process until told to stop (SIGTERM, Ctrl-C), or until there was nothing to do for `until_idle_s`.
 
@@ -107,6 +110,8 @@ def worker(
         Take only items of the campaign in this folder; None: any.
     name
         What the queue calls this worker, unlike any other; None: made from host and process number.
+    scratch
+        Where the folder to work in is made, and removed at the end; None: where the system keeps temporary files.
 
     Raises
     ------
@@ -121,7 +126,7 @@ def worker(
     me = FWorker(name=name or f"{REMOTE} {socket.gethostname()} {os.getpid()}", category=category or "", query=query)
     launchpad = open_launchpad(launchpad_file)
     try:
-        with STOP.listening(), _scratch_folder(), Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        with STOP.listening(), _working_folder(scratch), Path(os.devnull).open("w", encoding="utf-8") as nowhere:
             last_work = last_answer = time.monotonic()
             while not STOP.requested:
                 try:
@@ -144,10 +149,10 @@ def worker(
 
 
 @contextmanager
-def _scratch_folder() -> Iterator[None]:
+def _working_folder(parent: Path | None) -> Iterator[None]:
     """Work in a folder that is removed afterwards: FireWorks writes the job it runs into the current one."""
     before = Path.cwd()
-    with tempfile.TemporaryDirectory(prefix="al-leignn-worker-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="al-leignn-worker-", dir=parent, ignore_cleanup_errors=True) as folder:
         os.chdir(folder)
         try:
             yield
@@ -158,8 +163,8 @@ def _scratch_folder() -> Iterator[None]:
 class LocalWorkers:
     """Worker processes on this machine, which do not outlive the process that started them, however it ends."""
 
-    def __init__(self, launchpad_file: Path, campaign: Path, log: Path, count: int) -> None:
-        self._arguments = (launchpad_file, campaign, log)
+    def __init__(self, launchpad_file: Path, layout: Layout, count: int) -> None:
+        self._arguments = (launchpad_file, layout.root, layout.logs / "workers.log", layout.queue / "launchers")
         self._count = count
         self._context = multiprocessing.get_context("spawn")
         self._processes: dict[str, SpawnProcess] = {}
@@ -167,6 +172,9 @@ class LocalWorkers:
 
     def start(self) -> None:
         """Start as many as are missing."""
+        _, _, log, scratch = self._arguments
+        for folder in (log.parent, scratch):
+            folder.mkdir(parents=True, exist_ok=True)
         while len(self._processes) < self._count:
             self._started += 1
             name = f"{LOCAL} {socket.gethostname()} {os.getpid()} {self._started}"
@@ -191,6 +199,7 @@ class LocalWorkers:
             wait([process.sentinel], timeout=max(0.0, deadline - time.monotonic()))
             self._end(process)
         self._processes.clear()
+        shutil.rmtree(self._arguments[-1], ignore_errors=True)  # those that were killed left theirs
 
     @staticmethod
     def _end(process: SpawnProcess) -> None:
@@ -203,14 +212,14 @@ class LocalWorkers:
         process.close()
 
 
-def _local_worker(name: str, launchpad_file: Path, campaign: Path, log: Path) -> None:
+def _local_worker(name: str, launchpad_file: Path, campaign: Path, log: Path, scratch: Path) -> None:
     os.setsid()  # Ctrl-C is for the process that started this one
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(QueueError):  # the parent knows
-        worker(launchpad_file, campaign=campaign, name=name)
+        worker(launchpad_file, campaign=campaign, name=name, scratch=scratch)
     os._exit(0)  # all is written and closed; taking down an interpreter that has loaded torch costs seconds
 
 

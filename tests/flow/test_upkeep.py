@@ -21,7 +21,7 @@ Damage = Callable[[LaunchPad], object]
 def keeper(campaign: Layout, launchpad: LaunchPad, server: LaunchpadAddress, monkeypatch: pytest.MonkeyPatch) -> Upkeep:
     """Upkeep of a campaign without local workers, that looks at every check."""
     monkeypatch.setattr(upkeep, "_LOOK_S", 0.0)
-    crew = LocalWorkers(server.file, campaign.root, campaign.root / "workers.log", 0)
+    crew = LocalWorkers(server.file, campaign, 0)
     return Upkeep(launchpad, campaign, crew, refill=lambda: add_workflow(launchpad, campaign, NO_LAST))
 
 
