@@ -16,7 +16,7 @@ from al_leignn.core import CommitteePrediction
 from al_leignn.errors import CheckpointError, ConfigError
 from al_leignn.model.checkpoint import load_members, save_members
 from al_leignn.model.graph import Graph, build_graph, collate
-from al_leignn.model.kernel import Kernel, kernel_for
+from al_leignn.model.kernel import Kernel, kernel_for, weights_mark
 from al_leignn.model.leignn import LEIGNN, Output
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Committee:
         self.size_consistent = first.size_consistent
         self.engine: Engine = engine
         self._kernel: Kernel | None = None
+        self._kernel_mark: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.members)
@@ -138,9 +139,14 @@ class Committee:
 
     def _current_kernel(self) -> Kernel | None:
         """The kernel with the members' weights of now; None where there is none."""
-        if self.engine == "auto" and not (self._kernel and self._kernel.current):
-            self._kernel = kernel_for(self.members)
+        if self.engine == "auto":
+            mark = weights_mark(self.members)
+            if mark != self._kernel_mark:
+                self._kernel, self._kernel_mark = kernel_for(self.members), mark
         return self._kernel
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kernel": None, "_kernel_mark": ()}  # made again where it is needed
 
     def predict(self, frames: Sequence[Atoms], *, batch_atoms: int = 512) -> list[CommitteePrediction]:
         """Predictions of all members, in the order of `frames`.

@@ -8,7 +8,7 @@
 // uses that every edge has its reverse: what an atom's features mean to its neighbours is gathered by that atom. Each
 // number is thus computed by one thread in a fixed order, and results depend neither on threads nor on what else is in the batch.
 //
-// NaN must come out where NaN goes in, so comparisons are written such that NaN counts as within the cutoff.
+// NaN must come out where NaN or infinity goes in: edges that are not finite count as within the cutoff.
 
 #include <algorithm>
 #include <cmath>
@@ -539,7 +539,8 @@ void find_pairs(const Structures& s, double cutoff, std::int64_t i, const Pairs&
         const double *there = s.positions + 3 * j, *n = s.shift + 3 * e;
         double d[3];
         for (int c = 0; c < 3; ++c) d[c] = (there[c] - here[c]) + (n[0] * cell[c] + n[1] * cell[3 + c] + n[2] * cell[6 + c]);
-        if (d[0] * d[0] + d[1] * d[1] + d[2] * d[2] >= cutoff * cutoff) continue;
+        const double square = d[0] * d[0] + d[1] * d[1] + d[2] * d[2];
+        if (square >= cutoff * cutoff && std::isfinite(square)) continue;
         pairs.neighbour[kept] = std::int32_t(j);
         pairs.kind[kept] = std::int32_t(s.species[j]);
         pairs.x[kept] = real(d[0]);

@@ -83,7 +83,7 @@ class _EdgeList:
 class Kernel:
     """Members of a committee, ready for fast inference on a CPU.
 
-    Weights are copied when it is made. `current` tells whether the members still have them.
+    Weights are copied when it is made; `weights_mark` tells whether they have changed since.
 
     Parameters
     ----------
@@ -100,7 +100,6 @@ class Kernel:
         first = members[0]
         self.dtype = first.dtype
         self._members = list(members)
-        self._marks = [_mark(member) for member in members]
         self._library = _library(first.config.features, first.config.radial, first.dtype)
         lanes = int(self._library.lanes())
         self._weights = [torch.cat([t.detach().reshape(-1) for t in _layout(member, lanes)]) for member in members]
@@ -110,11 +109,6 @@ class Kernel:
         self._edges: _EdgeList | None = None
         self._memory = torch.empty(0, dtype=torch.uint8)
         self._check()
-
-    @property
-    def current(self) -> bool:
-        """Whether the members' weights are still the ones that were copied (changes through `.data` go unnoticed)."""
-        return self._marks == [_mark(member) for member in self._members]
 
     def evaluate(self, graph: Graph, members: Sequence[int], *, stress: bool) -> list[Output] | None:
         """What `LEIGNN.forward` says for each of the chosen members; None for a graph with edges that have no reverse."""
@@ -197,9 +191,6 @@ class Kernel:
                     if not error <= _TOLERANCE[self.dtype] * (expected.abs().max() + 1e-3 * member.energy_scale):
                         raise KernelError(f"{name} of member {k} differ from the network's by {error:.1e}")
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return Kernel, (self._members,)
-
 
 def kernel_for(members: Sequence[LEIGNN]) -> Kernel | None:
     """The kernel for members of a committee; None where there is none for their preset or device.
@@ -221,9 +212,9 @@ def _pointers(*tensors: Tensor) -> Iterator[ctypes.c_void_p]:
     return (ctypes.c_void_p(t.data_ptr()) for t in tensors)
 
 
-def _mark(member: LEIGNN) -> tuple[tuple[int, int], ...]:
-    """Changes when weights are replaced or changed in place."""
-    return tuple((p.data_ptr(), p._version) for p in member.parameters())
+def weights_mark(members: Sequence[LEIGNN]) -> tuple[tuple[int, int], ...]:
+    """Changes whenever weights are replaced or changed in place; changes through `.data` go unnoticed."""
+    return tuple((p.data_ptr(), p._version) for member in members for p in member.parameters())
 
 
 def _trial_structures(species: Sequence[int]) -> Iterator[Atoms]:
