@@ -127,16 +127,17 @@ def worker(
     launchpad = open_launchpad(launchpad_file)
     try:
         with STOP.listening(), _working_folder(scratch), Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-            last_work = last_answer = time.monotonic()
+            last_work = time.monotonic()
+            silent_since: float | None = None
             while not STOP.requested:
                 try:
                     worked = Rocket(launchpad, me, None).run(err_file=nowhere)
-                    last_answer = time.monotonic()
+                    silent_since = None
                 except Exception as error:  # noqa: BLE001 - a queue that goes away or is cleared meanwhile can break anything
-                    if time.monotonic() - last_answer > _PATIENCE_S:
-                        raise QueueError(
-                            f"the queue does not answer: {str(error).splitlines()[0]}", where=str(launchpad_file)
-                        ) from None
+                    silent_since = silent_since or time.monotonic()
+                    if time.monotonic() - silent_since > _PATIENCE_S:
+                        what = f"the queue does not answer ({type(error).__name__})"
+                        raise QueueError(what, where=str(launchpad_file), fix="start it, then the worker again") from None
                     worked = False
                 if worked:
                     last_work = time.monotonic()
