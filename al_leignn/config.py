@@ -60,14 +60,16 @@ class TrainConfig(Section):
     refit_every: Annotated[int, Field(ge=0)] = Field(
         4, description="refit from scratch every n iterations so that old minima do not trap the committee; 0: never"
     )
-    batch_atoms: Count = Field(64, description="atoms per batch, reached by adding whole frames")
+    batch_atoms: Count = Field(32, description="atoms per batch, reached by adding whole frames")
     learning_rate: Positive = Field(5e-3, description="peak learning rate (warm-up, then cosine to 1 %)")
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-2, description="decoupled weight decay")
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="decay of the running average of the weights that is kept")
     clip: Positive = Field(10.0, description="gradient norm is clipped here")
-    energy_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the energy-per-atom loss")
+    energy_weight: Annotated[float, Field(ge=0)] = Field(
+        0.1, description="weight of the energy-per-atom loss; ten times as much at the end of a fit"
+    )
     force_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the force loss")
-    stress_weight: Annotated[float, Field(ge=0)] = Field(0.1, description="weight of the stress loss, where labels have stress")
+    stress_weight: Annotated[float, Field(ge=0)] = Field(0.2, description="weight of the stress loss, where labels have stress")
     holdout: Annotated[float, Field(ge=0, lt=0.5)] = Field(
         0.1,
         description="share of the trajectory blocks each member leaves out (another share for each) to choose its best weights",

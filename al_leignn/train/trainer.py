@@ -35,6 +35,9 @@ WARM_UP = 0.05
 FINAL_RATE = 0.01
 """Learning rate at the end relative to its peak."""
 
+BETAS = (0.9, 0.99)
+"""Decay of AdamW's running moments. Fits are short, so the second one forgets the start sooner than is usual."""
+
 WARM_START_RATE = 0.5
 """Peak learning rate of a warm start relative to a fit from scratch, so that what was learned is not shaken off."""
 
@@ -385,7 +388,7 @@ def _optimiser(network: LEIGNN, rate: float, decay: float) -> torch.optim.AdamW:
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=rate, fused=True)
+    return torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=True)
 
 
 def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
