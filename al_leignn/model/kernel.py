@@ -1,4 +1,4 @@
-"""Fast inference on a CPU: the passes of kernel.cpp, compiled at first use, checked, and called with a model's weights.
+"""Fast inference on a CPU: the passes of native/kernel.cpp, compiled at first use, checked, and called with a model's weights.
 
 Nothing here is needed: whatever stands in the way (no compiler, another preset, a result that differs from the network's),
 `Committee` evaluates the network itself, with a warning where a user would not expect it.
@@ -34,7 +34,7 @@ from al_leignn.model.local import LocalNetwork, Message, Update
 from al_leignn.model.repulsion import REACH
 from al_leignn.store import write_atomic
 
-_SOURCE = Path(__file__).with_name("kernel.cpp")
+_SOURCES = Path(__file__).with_name("native")
 
 # Square roots set no errno and nothing traps, so loops with them become vector code; NaN and infinity stay what they are.
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
@@ -234,7 +234,7 @@ def _trial_structures(species: Sequence[int]) -> Iterator[Atoms]:
     yield atoms
 
 
-# ---- weights in the order in which kernel.cpp reads them
+# ---- weights in the order in which native/nodes.h reads them
 
 
 def _layout(model: LEIGNN, lanes: int) -> Iterator[Tensor]:
@@ -309,8 +309,8 @@ def _library(features: int, radial: int, dtype: torch.dtype) -> ctypes.CDLL:
     real = {torch.float32: "float", torch.float64: "double"}[dtype]
     defines = (f"-DREAL={real}", f"-DFEATURES={features}", f"-DRADIAL={radial}")
     try:
-        source = _SOURCE.read_bytes()
-        name = hashlib.sha256(repr((source, _FLAGS, defines, _processor())).encode()).hexdigest()[:32]
+        sources = [path.read_bytes() for path in sorted(_SOURCES.iterdir())]
+        name = hashlib.sha256(repr((sources, _FLAGS, defines, _processor())).encode()).hexdigest()[:32]
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "al-leignn"
         path = folder / f"kernel-{name}.so"
         if not _intact(path):
@@ -320,7 +320,7 @@ def _library(features: int, radial: int, dtype: torch.dtype) -> ctypes.CDLL:
             write_atomic(path, binary + hashlib.sha256(binary).digest())
         library = ctypes.CDLL(str(path))
     except (OSError, RuntimeError) as error:
-        raise KernelError(f"kernel.cpp cannot be compiled, kept or loaded: {error}") from None
+        raise KernelError(f"the kernel cannot be compiled, kept or loaded: {error}") from None
     for function in (library.lanes, library.index_edges, library.workspace_size):
         function.restype = ctypes.c_int64
     return library
@@ -333,7 +333,7 @@ def _compile(defines: Sequence[str]) -> bytes:
     with tempfile.TemporaryDirectory(prefix="al-leignn-") as folder:
         out = Path(folder) / "kernel.so"
         for threads in (["-fopenmp"], []):  # a compiler without OpenMP makes a kernel for one thread
-            command = [compiler, *_FLAGS, *threads, *defines, str(_SOURCE), "-o", str(out)]
+            command = [compiler, *_FLAGS, *threads, *defines, str(_SOURCES / "kernel.cpp"), "-o", str(out)]
             try:
                 done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
             except subprocess.TimeoutExpired:

@@ -1,0 +1,289 @@
+// What happens on atoms: node updates, sources of messages and the readout, each with its backward pass.
+
+#pragma once
+
+#include "tensors.h"
+
+namespace {
+
+// ---- weights, in the order in which kernel.py writes them
+
+struct Reader {
+    const real* next;
+    const real* take(std::int64_t n) {
+        const real* here = next;
+        next += n;
+        return here;
+    }
+};
+
+// A pair of F x F maps, for vectors and for matrices, and their transposes.
+struct Mix {
+    const real *forward, *backward;
+    explicit Mix(Reader& r) : forward(r.take(2 * F * F)), backward(r.take(2 * F * F)) {}
+
+    void apply(const real* y, real* out) const {
+        map<false>(3, y, forward, out);
+        map<false>(5, y + 3 * TF, forward + F * F, out + 3 * TF);
+    }
+    void pull_back(const real* gradient, real* out) const {
+        map<true>(3, gradient, backward, out);
+        map<true>(5, gradient + 3 * TF, backward + F * F, out + 3 * TF);
+    }
+};
+
+// Two dense layers from `in` to `out` components with SiLU between them.
+template <int in, int out>
+struct Perceptron {
+    const real *w1, *w1t, *b1, *w2, *w2t, *b2;
+    explicit Perceptron(Reader& r)
+        : w1(r.take(in * F * F)), w1t(r.take(in * F * F)), b1(r.take(F)), w2(r.take(out * F * F)), w2t(r.take(out * F * F)),
+          b2(r.take(out * F)) {}
+
+    // `slope` is SiLU's derivative, which `pull_back` needs.
+    void hidden(const real* x, real* activation, real* slope) const {
+        for (int i = 0; i < TF; ++i) activation[i] = b1[i % F];
+        for (int c = 0; c < in; ++c) map<true>(1, x + c * TF, w1 + c * F * F, activation);
+        for (int i = 0; i < TF; i += VL) {
+            const vec z = load(activation + i), s = sigmoid(z);
+            store(activation + i, z * s);
+            store(slope + i, s * (real(1) + z * (real(1) - s)));
+        }
+    }
+    void output(const real* activation, real* y) const {
+        for (int c = 0; c < out; ++c) {
+            for (int i = 0; i < TF; ++i) y[c * TF + i] = b2[c * F + i % F];
+            map<true>(1, activation, w2 + c * F * F, y + c * TF);
+        }
+    }
+    // From the gradient by the output to that by the inputs; `scratch` holds one component.
+    void pull_back(const real* gradient, const real* slope, real* scratch, real* inputs) const {
+        map<false>(1, gradient, w2t, scratch);
+        for (int c = 1; c < out; ++c) map<true>(1, gradient + c * TF, w2t + c * F * F, scratch);
+        pull_back_hidden(slope, scratch, inputs);
+    }
+    void pull_back_hidden(const real* slope, real* scratch, real* inputs) const {
+        for (int i = 0; i < TF; i += VL) store(scratch + i, load(scratch + i) * load(slope + i));
+        for (int c = 0; c < in; ++c) map<false>(1, scratch, w1t + c * F * F, inputs + c * TF);
+    }
+};
+
+struct UpdateWeights {
+    Mix q, p;
+    Perceptron<5, 7> gates;
+    explicit UpdateWeights(Reader& r) : q(r), p(r), gates(r) {}
+};
+
+struct MessageWeights {
+    Perceptron<1, 3> source;
+    const real* filter;  // [F / VL][K][5][VL]: three filters of harmonics, two of carried tensors
+    explicit MessageWeights(Reader& r) : source(r), filter(r.take(5 * K * F)) {}
+};
+
+struct HeadWeights {
+    Mix q;
+    Perceptron<5, 2> gates;
+    Perceptron<1, 0> readout;
+    const real *last, *bias;  // of the readout's second layer
+    explicit HeadWeights(Reader& r) : q(r), gates(r), readout(r), last(r.take(F)), bias(r.take(VL)) {}
+};
+
+// ---- the steps on a tile
+
+template <int n>
+INLINE void load_components(const real* p, vec* out) {
+    for (int c = 0; c < n; ++c) out[c] = load(p + c * TF);
+}
+template <int n>
+INLINE void store_components(real* p, const vec* values) {
+    for (int c = 0; c < n; ++c) store(p + c * TF, values[c]);
+}
+
+// What one thread works with.
+struct alignas(64) Tile {
+    real state[9 * TF];              // x and y
+    real input[5 * TF];              // x and invariants
+    real mixed[9 * TF];              // y damped; later gradients of it
+    real q[8 * TF], p[8 * TF];
+    real activation[TF], slope[TF], gates[7 * TF], scratch[TF];
+    real source_activation[TF], source_slope[TF], source_gates[3 * TF];
+    real gradient[9 * TF];           // by x and y
+    real gates_[7 * TF], p_[8 * TF], q_[8 * TF], input_[5 * TF];
+    real own_[9 * TF];               // gradient by what neighbours read
+};
+
+// Node update of a layer that is not the last: tile.state becomes `out`; what `pull_back_update` needs stays in the tile.
+void update(const UpdateWeights& w, Tile& t, real* out) {
+    for (int i = 0; i < TF; i += VL) {
+        vec y[8];
+        load_components<8>(t.state + TF + i, y);
+        const vec f[2] = {damping(y, 3), damping(y + 3, 5)};
+        for (int c = 0; c < 8; ++c) y[c] *= f[c >= 3];
+        store_components<8>(t.mixed + i, y);
+    }
+    w.q.apply(t.mixed, t.q);
+    w.p.apply(t.mixed, t.p);
+    for (int i = 0; i < TF; i += VL) {
+        vec q[8], invariants[4];
+        load_components<8>(t.q + i, q);
+        Products(q).invariants(invariants);
+        store_components<4>(t.input + TF + i, invariants);
+    }
+    std::memcpy(t.input, t.state, TF * sizeof(real));
+    w.gates.hidden(t.input, t.activation, t.slope);
+    w.gates.output(t.activation, t.gates);
+    for (int i = 0; i < TF; i += VL) {
+        vec q[8], p[8], gate[5], outer[5];
+        load_components<8>(t.q + i, q);
+        load_components<8>(t.p + i, p);
+        load_components<5>(t.gates + 2 * TF + i, gate);
+        for (int g = 0; g < 5; ++g) gate[g] *= damping(gate + g, 1);
+        const Products products(q);
+        products.outer(outer);
+        const vec x = load(t.state + i), tanh = real(2) * sigmoid(real(2) * load(t.gates + TF + i)) - real(1);
+        store(out + i, x + load(t.gates + i) * real(1 / SQRT2) + x * tanh);
+        for (int c = 0; c < 8; ++c) {
+            const int rank = c >= 3;
+            vec change = gate[rank] * p[c] + gate[2 + rank] * products.same[c];
+            if (rank) change += gate[4] * outer[c - 3];
+            store(out + (1 + c) * TF + i, load(t.state + (1 + c) * TF + i) + change);
+        }
+    }
+}
+
+// tile.gradient, by the result of `update`, becomes that by its input, which is still in the tile.
+void pull_back_update(const UpdateWeights& w, Tile& t) {
+    for (int i = 0; i < TF; i += VL) {
+        vec q[8], p[8], raw[5], gate[5], f[5], outer[5], y_[8], gate_[5];
+        load_components<8>(t.q + i, q);
+        load_components<8>(t.p + i, p);
+        load_components<5>(t.gates + 2 * TF + i, raw);
+        load_components<8>(t.gradient + TF + i, y_);
+        for (int g = 0; g < 5; ++g) f[g] = damping(raw + g, 1), gate[g] = raw[g] * f[g];
+        const Products products(q);
+        products.outer(outer);
+        const vec by_gate[5] = {dot(y_, p, 3), dot(y_ + 3, p + 3, 5), dot(y_, products.same, 3),
+                                dot(y_ + 3, products.same + 3, 5), dot(y_ + 3, outer, 5)};
+        for (int g = 0; g < 5; ++g) gate_[g] = vec{}, pull_back_damping(raw + g, f[g], by_gate + g, vec{}, 1, gate_ + g);
+        store_components<5>(t.gates_ + 2 * TF + i, gate_);
+        for (int c = 0; c < 8; ++c) store(t.p_ + c * TF + i, gate[c >= 3] * y_[c]);
+        const vec x = load(t.state + i), x_ = load(t.gradient + i);
+        const vec tanh = real(2) * sigmoid(real(2) * load(t.gates + TF + i)) - real(1);
+        store(t.gates_ + i, x_ * real(1 / SQRT2));
+        store(t.gates_ + TF + i, x_ * x * (real(1) - tanh * tanh));
+        store(t.gradient + i, x_ * (real(1) + tanh));
+        store_components<5>(t.gates + 2 * TF + i, gate);
+    }
+    w.gates.pull_back(t.gates_, t.slope, t.scratch, t.input_);
+    for (int i = 0; i < TF; i += VL) {
+        vec q[8], invariants_[4], same_[8], outer_[5], gate[5], q_[8];
+        load_components<8>(t.q + i, q);
+        load_components<4>(t.input_ + TF + i, invariants_);
+        load_components<5>(t.gates + 2 * TF + i, gate);
+        for (int c = 0; c < 8; ++c) {
+            const vec y_ = load(t.gradient + (1 + c) * TF + i);
+            same_[c] = gate[2 + (c >= 3)] * y_;
+            if (c >= 3) outer_[c - 3] = gate[4] * y_;
+        }
+        Products(q).pull_back(q, invariants_, same_, outer_, q_);
+        store_components<8>(t.q_ + i, q_);
+        add(t.gradient + i, load(t.input_ + i));
+    }
+    std::memset(t.mixed, 0, 8 * TF * sizeof(real));
+    w.q.pull_back(t.q_, t.mixed);
+    w.p.pull_back(t.p_, t.mixed);
+    for (int i = 0; i < TF; i += VL) {
+        vec y[8], mixed_[8], y_[8];
+        load_components<8>(t.state + TF + i, y);
+        load_components<8>(t.mixed + i, mixed_);
+        load_components<8>(t.gradient + TF + i, y_);
+        pull_back_damping(y, damping(y, 3), mixed_, vec{}, 3, y_);
+        pull_back_damping(y + 3, damping(y + 3, 5), mixed_ + 3, vec{}, 5, y_ + 3);
+        store_components<8>(t.gradient + TF + i, y_);
+    }
+}
+
+void source_gates(const MessageWeights& w, Tile& t, const real* state) {
+    w.source.hidden(state, t.source_activation, t.source_slope);
+    w.source.output(t.source_activation, t.source_gates);
+}
+
+// What neighbours read of x and y in `state`: s, g⊙v and h⊙T, atom by atom.
+void source(const MessageWeights& w, Tile& t, const real* state, real* out) {
+    source_gates(w, t, state);
+    for (int i = 0; i < TF; i += VL) {
+        real* atom = out + i / F * 9 * F + i % F;
+        store(atom, load(t.source_gates + i));
+        for (int rank = 0; rank < 2; ++rank) {
+            vec gate = load(t.source_gates + (1 + rank) * TF + i);
+            gate *= damping(&gate, 1);
+            for (int c = rank ? 3 : 0; c < (rank ? 8 : 3); ++c) store(atom + (1 + c) * F, gate * load(state + (1 + c) * TF + i));
+        }
+    }
+}
+
+// Adds to tile.gradient what tile.own_, the gradient by `source`, means for its input.
+void pull_back_source(const MessageWeights& w, Tile& t, const real* state) {
+    std::memcpy(t.gates_, t.own_, TF * sizeof(real));
+    for (int i = 0; i < TF; i += VL) {
+        for (int rank = 0; rank < 2; ++rank) {
+            const vec raw = load(t.source_gates + (1 + rank) * TF + i), f = damping(&raw, 1);
+            vec by_gate{}, by_raw{};
+            for (int c = rank ? 3 : 0; c < (rank ? 8 : 3); ++c) {
+                const vec own_ = load(t.own_ + (1 + c) * TF + i);
+                by_gate += own_ * load(state + (1 + c) * TF + i);
+                add(t.gradient + (1 + c) * TF + i, own_ * raw * f);
+            }
+            pull_back_damping(&raw, f, &by_gate, vec{}, 1, &by_raw);
+            store(t.gates_ + (1 + rank) * TF + i, by_raw);
+        }
+    }
+    w.source.pull_back(t.gates_, t.source_slope, t.scratch, t.input_);
+    for (int i = 0; i < TF; i += VL) add(t.gradient + i, load(t.input_ + i));
+}
+
+// Last update and readout of tile.state: raw energies, and tile.gradient.
+void head(const HeadWeights& w, Tile& t, real* energy) {
+    w.q.apply(t.state + TF, t.q);
+    for (int i = 0; i < TF; i += VL) {
+        vec q[8], invariants[4];
+        load_components<8>(t.q + i, q);
+        Products(q).invariants(invariants);
+        store_components<4>(t.input + TF + i, invariants);
+    }
+    std::memcpy(t.input, t.state, TF * sizeof(real));
+    w.gates.hidden(t.input, t.activation, t.slope);
+    w.gates.output(t.activation, t.gates);
+    for (int i = 0; i < TF; i += VL) {
+        const vec x = load(t.state + i), tanh = real(2) * sigmoid(real(2) * load(t.gates + TF + i)) - real(1);
+        store(t.mixed + i, x + load(t.gates + i) * real(1 / SQRT2) + x * tanh);
+    }
+    w.readout.hidden(t.mixed, t.source_activation, t.source_slope);
+    for (int atom = 0; atom < T; ++atom) {
+        real sum = w.bias[0];
+        for (int f = 0; f < F; ++f) sum += t.source_activation[atom * F + f] * w.last[f];
+        energy[atom] = sum;
+        std::memcpy(t.scratch + atom * F, w.last, F * sizeof(real));
+    }
+    w.readout.pull_back_hidden(t.source_slope, t.scratch, t.input_);
+    for (int i = 0; i < TF; i += VL) {
+        const vec x = load(t.state + i), x_ = load(t.input_ + i);
+        const vec tanh = real(2) * sigmoid(real(2) * load(t.gates + TF + i)) - real(1);
+        store(t.gates_ + i, x_ * real(1 / SQRT2));
+        store(t.gates_ + TF + i, x_ * x * (real(1) - tanh * tanh));
+        store(t.gradient + i, x_ * (real(1) + tanh));
+    }
+    w.gates.pull_back(t.gates_, t.slope, t.scratch, t.input_);
+    for (int i = 0; i < TF; i += VL) {
+        vec q[8], invariants_[4], same_[8] = {}, q_[8];
+        load_components<8>(t.q + i, q);
+        load_components<4>(t.input_ + TF + i, invariants_);
+        Products(q).pull_back(q, invariants_, same_, nullptr, q_);
+        store_components<8>(t.q_ + i, q_);
+        add(t.gradient + i, load(t.input_ + i));
+    }
+    std::memset(t.gradient + TF, 0, 8 * TF * sizeof(real));
+    w.q.pull_back(t.q_, t.gradient + TF);
+}
+
+}  // namespace

@@ -1,0 +1,203 @@
+"""One MD step as a user gets it: wall time of an ASE calculator call after every atom has moved 1e-3 Å, neighbour list included.
+
+Rattled diamond silicon, float32, cutoff 5 Å, random weights (speed does not depend on them). Every row is a process of its own; all
+rows of a size run one after the other, so that a busy machine is equally busy for all of them, and that twice.
+
+    python benchmarks/md_step.py [--threads 1 2] [--atoms 64 512 4096] [--growth] [--peers]
+
+--growth adds 32,768 atoms: time per atom against 512 atoms, and peak memory per atom.
+--peers adds NEP4 (calorine) and MACE (mace-torch), installed from PyPI into an environment in the user's cache folder.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+
+STEPS = 10
+"""Steps that are timed: their median, but the mean where steps differ by design."""
+
+CUTOFF = 5.0
+
+
+def leignn(members: int = 1, **options: Any) -> Any:
+    from al_leignn.config import ModelConfig
+    from al_leignn.model.committee import Committee
+    from al_leignn.model.leignn import LEIGNN
+
+    config = ModelConfig(cutoff=CUTOFF)
+    models = [LEIGNN(config, (14,), e0s={14: 0.0}, mean_neighbours=28.0, seed=seed).eval() for seed in range(members)]
+    return Committee(models, engine=options.pop("engine", "auto")).calculator(**options)
+
+
+def nep() -> Any:
+    """NEP4 for one element: n_max 10 10, basis size 8 8, l_max 4 2 1, 50 neurons."""
+    from calorine.calculators import CPUNEP
+
+    n, basis, neurons = 11, 9, 50
+    descriptors = n + n * (4 + 1 + 1)
+    network = neurons * (descriptors + 2) + 1
+    numbers = np.random.default_rng(0).normal(scale=0.1, size=network + 2 * n * basis)
+    header = f"nep4 1 Si\ncutoff {CUTOFF:g} {CUTOFF:g} 60 60\nn_max 10 10\nbasis_size 8 8\nl_max 4 2 1\nANN {neurons} 0\n"
+    folder = tempfile.TemporaryDirectory()
+    path = Path(folder.name) / "nep.txt"
+    path.write_text(header + "\n".join(f"{x:.7e}" for x in [*numbers, *np.full(descriptors, 0.01)]) + "\n")
+    calculator = CPUNEP(str(path))
+    calculator.folder = folder  # the file is read at the first step
+    return calculator
+
+
+def mace() -> Any:
+    """MACE 64x0e: 2 layers, max_ell 3, correlation 3."""
+    import torch
+    from e3nn import o3
+    from mace import modules
+    from mace.calculators import MACECalculator
+
+    torch.set_default_dtype(torch.float32)
+    blocks = modules.interaction_classes
+    model = modules.ScaleShiftMACE(
+        r_max=CUTOFF,
+        num_bessel=8,
+        num_polynomial_cutoff=5,
+        max_ell=3,
+        interaction_cls=blocks["RealAgnosticResidualInteractionBlock"],
+        interaction_cls_first=blocks["RealAgnosticInteractionBlock"],
+        num_interactions=2,
+        num_elements=1,
+        hidden_irreps=o3.Irreps("64x0e"),
+        MLP_irreps=o3.Irreps("16x0e"),
+        gate=torch.nn.functional.silu,
+        atomic_energies=np.array([0.0]),
+        avg_num_neighbors=28.0,
+        atomic_numbers=[14],
+        correlation=3,
+        radial_type="bessel",
+        radial_MLP=[64, 64, 64],
+        atomic_inter_scale=1.0,
+        atomic_inter_shift=0.0,
+    )
+    return MACECalculator(models=[model], device="cpu", default_dtype="float32")
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "LEIGNN": leignn,
+    "LEIGNN, network itself (eager)": lambda: leignn(engine="eager"),
+    "committee of 4, every step": lambda: leignn(4),
+    "committee of 4, every 10 steps": lambda: leignn(4, driver=0, deviation_every=10),
+    "NEP4": nep,
+    "MACE 64x0e": mace,
+}
+PEERS = ("NEP4", "MACE 64x0e")
+OURS = tuple(name for name in MODELS if name not in PEERS)
+
+
+def silicon(n_atoms: int) -> Atoms:
+    atoms: Atoms = bulk("Si", cubic=True) * ((round((n_atoms / 8) ** (1 / 3)),) * 3)
+    assert len(atoms) == n_atoms, "give 8 n^3 atoms"
+    atoms.positions += np.random.default_rng(0).normal(scale=0.05, size=atoms.positions.shape)
+    return atoms
+
+
+def measure(name: str, n_atoms: int, threads: int) -> dict[str, float]:
+    """Milliseconds of a step and of the first one (s), and growth of the peak memory meanwhile (kB per atom)."""
+    if name != "NEP4":
+        import torch
+
+        torch.set_num_threads(threads)
+    atoms, rng = silicon(n_atoms), np.random.default_rng(1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    atoms.calc = MODELS[name]()
+    atoms.get_forces()
+    first = time.perf_counter() - start
+    times = []
+    for _ in range(STEPS):
+        atoms.positions += rng.normal(scale=1e-3 / 3**0.5, size=atoms.positions.shape)
+        start = time.perf_counter()
+        atoms.get_potential_energy(), atoms.get_forces()
+        times.append(time.perf_counter() - start)
+    middle = statistics.fmean(times) if "every 10" in name else statistics.median(times)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {"ms": 1e3 * middle, "first_s": first, "kB_per_atom": memory / n_atoms}
+
+
+def measured(python: str, name: str, n_atoms: int, threads: int) -> dict[str, float]:
+    command = [python, __file__, "--measure", name, "--atoms", str(n_atoms), "--threads", str(threads)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    environment["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"  # MACE's e3nn reads constants of its own that need it
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def peers_python() -> str:
+    """The interpreter of an environment with the peers, made at first use."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "al-leignn" / "peers"
+    python = str(folder / "bin" / "python")
+    if subprocess.run([python, "-c", "import mace, calorine"], capture_output=True).returncode if Path(python).exists() else True:
+        import torch
+
+        print(f"installing peers into {folder}", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        # torch first and alone: left to the resolver, a build with gigabytes of GPU libraries may be fetched.
+        for wanted in ([f"torch=={torch.__version__.split('+')[0]}"], ["ase", "calorine", "mace-torch"]):
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+    return python
+
+
+def table(n_atoms: int, threads: int, names: list[str], pythons: dict[str, str]) -> None:
+    best: dict[str, float] = {}
+    for _ in range(2):
+        for name in names:
+            best[name] = min(best.get(name, np.inf), measured(pythons[name], name, n_atoms, threads)["ms"])
+    print(
+        f"\n{n_atoms} atoms, {threads} thread{'s' if threads > 1 else ''}\n{'':<34}{'ms':>9}" + "".join(f"{p:>16}" for p in PEERS)
+    )
+    for name in names:
+        ratios = "".join(f"{f'{best[p] / best[name]:.2f} x' if p in best else '':>16}" for p in PEERS)
+        print(f"{name:<34}{best[name]:9.2f}{ratios}", flush=True)
+
+
+def growth(threads: int) -> None:
+    small, large = (
+        min((measured(sys.executable, "LEIGNN", n, threads) for _ in range(2)), key=lambda r: r["ms"]) for n in (512, 32768)
+    )
+    rise = (large["ms"] / 32768) / (small["ms"] / 512)
+    print(
+        f"\ntime per atom, {threads} thread(s): 512 atoms {1e3 * small['ms'] / 512:.1f} µs, 32768 atoms {1e3 * large['ms'] / 32768:.1f} µs"
+    )
+    print(
+        f"growth {rise:.2f}; peak memory at 32768 atoms {large['kB_per_atom']:.1f} kB/atom; first step at 512 atoms {small['first_s']:.2f} s"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--atoms", type=int, nargs="+", default=[64, 512, 4096])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.measure:
+        print(json.dumps(measure(given.measure, given.atoms[0], given.threads[0])))
+        sys.exit()
+    pythons = dict.fromkeys(OURS, sys.executable) | (dict.fromkeys(PEERS, peers_python()) if given.peers else {})
+    for threads in given.threads:
+        for n_atoms in given.atoms:
+            table(n_atoms, threads, list(pythons), pythons)
+    if given.growth:
+        growth(given.threads[0])
