@@ -1,7 +1,7 @@
-"""One MD step as a user gets it: wall time of an ASE calculator call after every atom has moved 1e-3 Å, neighbour list included.
+"""One MD step as a user gets it: an ASE calculator call after every atom has moved 1e-3 Å, neighbour list included.
 
-Rattled diamond silicon, float32, cutoff 5 Å, random weights (speed does not depend on them). Every row is a process of its own; all
-rows of a size run one after the other, so that a busy machine is equally busy for all of them, and that twice.
+Rattled diamond silicon, float32, cutoff 5 Å, random weights (speed does not depend on them). Every number is the better of
+two processes; the rows of a table take turns, so that a busy machine is equally busy for all of them.
 
     python benchmarks/md_step.py [--threads 1 2] [--atoms 64 512 4096] [--growth] [--peers]
 
@@ -147,7 +147,8 @@ def peers_python() -> str:
     """The interpreter of an environment with the peers, made at first use."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "al-leignn" / "peers"
     python = str(folder / "bin" / "python")
-    if subprocess.run([python, "-c", "import mace, calorine"], capture_output=True).returncode if Path(python).exists() else True:
+    probe = [python, "-c", "import mace, calorine"]
+    if not Path(python).exists() or subprocess.run(probe, check=False, capture_output=True).returncode:
         import torch
 
         print(f"installing peers into {folder}", flush=True)
@@ -163,25 +164,20 @@ def table(n_atoms: int, threads: int, names: list[str], pythons: dict[str, str])
     for _ in range(2):
         for name in names:
             best[name] = min(best.get(name, np.inf), measured(pythons[name], name, n_atoms, threads)["ms"])
-    print(
-        f"\n{n_atoms} atoms, {threads} thread{'s' if threads > 1 else ''}\n{'':<34}{'ms':>9}" + "".join(f"{p:>16}" for p in PEERS)
-    )
+    print(f"\n{n_atoms} atoms, {threads} thread(s)\n{'':<34}{'ms':>9}" + "".join(f"{peer:>16}" for peer in PEERS))
     for name in names:
         ratios = "".join(f"{f'{best[p] / best[name]:.2f} x' if p in best else '':>16}" for p in PEERS)
         print(f"{name:<34}{best[name]:9.2f}{ratios}", flush=True)
 
 
 def growth(threads: int) -> None:
-    small, large = (
-        min((measured(sys.executable, "LEIGNN", n, threads) for _ in range(2)), key=lambda r: r["ms"]) for n in (512, 32768)
-    )
-    rise = (large["ms"] / 32768) / (small["ms"] / 512)
-    print(
-        f"\ntime per atom, {threads} thread(s): 512 atoms {1e3 * small['ms'] / 512:.1f} µs, 32768 atoms {1e3 * large['ms'] / 32768:.1f} µs"
-    )
-    print(
-        f"growth {rise:.2f}; peak memory at 32768 atoms {large['kB_per_atom']:.1f} kB/atom; first step at 512 atoms {small['first_s']:.2f} s"
-    )
+    small, large = 512, 32768
+    runs = {n: [measured(sys.executable, "LEIGNN", n, threads) for _ in range(2)] for n in (small, large)}
+    microseconds = {n: 1e3 * min(run["ms"] for run in runs[n]) / n for n in runs}
+    print(f"\ntime per atom, {threads} thread(s): " + ", ".join(f"{n} atoms {t:.1f} µs" for n, t in microseconds.items()))
+    print(f"growth: {microseconds[large] / microseconds[small]:.2f} x")
+    print(f"peak memory at {large} atoms: {min(run['kB_per_atom'] for run in runs[large]):.1f} kB per atom")
+    print(f"first step at {small} atoms: {min(run['first_s'] for run in runs[small]):.2f} s")
 
 
 if __name__ == "__main__":
