@@ -204,7 +204,7 @@ Labeller = Annotated[GpawConfig | AseConfig | ExternalConfig, Field(discriminato
 class ConvergeConfig(Section):
     """When to stop."""
 
-    target_force_error: Positive = Field(0.05, description="force MAE (per component) to reach on fresh labels, eV/Å")
+    target_force_error: Positive = Field(0.03, description="force MAE (per component) to reach on fresh labels, eV/Å")
     target_energy_error: Positive = Field(0.005, description="energy MAE to reach on fresh labels, eV/atom")
     accurate_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.9, description="share of the explored frames that must be within the trust level"

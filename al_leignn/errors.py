@@ -1,18 +1,18 @@
 """Everything that can go wrong on purpose.
 
-    AlLeignnError                 base; carries what happened, where, and what to do
-    ├── InputError                the user's input, exit code 2, nothing was written
-    │   ├── ConfigError           campaign.toml: unknown key, wrong type, impossible value
-    │   ├── StructureError        a structure that cannot be read or simulated
-    │   ├── DataError             labelled data that cannot be used
-    │   ├── CheckpointError       a model file that is damaged, foreign or from the future
-    │   ├── CampaignError         no campaign here, or a folder that is not free
-    │   └── CampaignLockedError   another process is working on this campaign
-    └── RunError                  the work itself failed, exit code 1
-        ├── LabellerError         the labeller cannot run at all (a failed label is a value, not an error)
-        ├── QueueError            the queue or its server does not answer
-        ├── DamagedArtifactError  a published file does not match its digest
-        └── StaleArtifactError    a published result was made from other inputs
+AlLeignnError                 base; carries what happened, where, and what to do
+├── InputError                the user's input, exit code 2, nothing was written
+│   ├── ConfigError           campaign.toml: unknown key, wrong type, impossible value
+│   ├── StructureError        a structure that cannot be read or simulated
+│   ├── DataError             labelled data that cannot be used
+│   ├── CheckpointError       a model file that is damaged, foreign or from the future
+│   ├── CampaignError         no campaign here, or a folder that is not free
+│   └── CampaignLockedError   another process is working on this campaign
+└── RunError                  the work itself failed, exit code 1
+    ├── LabellerError         the labeller cannot run at all (a failed label is a value, not an error)
+    ├── QueueError            the queue or its server does not answer
+    ├── DamagedArtifactError  a published file does not match its digest
+    └── StaleArtifactError    a published result was made from other inputs
 """
 
 

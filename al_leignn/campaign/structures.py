@@ -1,5 +1,6 @@
 """Reading the user's structure files, and refusing those that cannot be simulated."""
 
+import shlex
 import warnings
 from pathlib import Path
 
@@ -110,7 +111,27 @@ def check_structure(atoms: Atoms, where: str) -> None:
 def read_starts(layout: Layout, config: CampaignConfig) -> list[Atoms]:
     """The campaign's structures, repeated for exploration and labelling."""
     return [
-        frame.atoms.repeat(config.explore.supercell) if frame.atoms.pbc.all() else frame.atoms
+        atoms.repeat(config.explore.supercell) if atoms.pbc.all() else atoms
         for path in layout.inside(config.structures)
-        for frame in read_frames(path)
+        for atoms in _read_plain(path) or [frame.atoms for frame in read_frames(path)]
+    ]
+
+
+def _read_plain(path: Path) -> list[Atoms]:
+    """The one structure of a file as `init` writes it; empty for anything else, which is ASE's to read.
+
+    ASE's reader takes half a second to load: longer than `check` may take.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    header = dict(word.split("=", 1) for word in shlex.split(lines[1]) if "=" in word) if len(lines) > 2 else {}
+    if header.get("Properties") != "species:S:1:pos:R:3" or lines[0].strip() != str(len(lines) - 2):
+        return []
+    rows = [line.split() for line in lines[2:]]
+    return [
+        Atoms(
+            symbols=[row[0] for row in rows],
+            positions=[[float(x) for x in row[1:4]] for row in rows],
+            cell=np.array(header.get("Lattice", "0 " * 9).split(), dtype=float).reshape(3, 3),
+            pbc=[flag == "T" for flag in header.get("pbc", "F F F").split()],
+        )
     ]

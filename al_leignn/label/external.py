@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.geometry import find_mic
-from ase.io import read
 
 from al_leignn.config import ExternalConfig
 from al_leignn.core import Frame, LabelFailure, Labels
@@ -81,6 +80,8 @@ class ExternalLabeller:
 
 def _read_one(path: Path) -> Atoms:
     try:
+        from ase.io import read  # slow to load, and `al-leignn check` gets along without
+
         frames = read(path, ":", format="extxyz")
     except Exception as error:  # noqa: BLE001 - the reader raises anything on damaged text
         raise _NotALabelError(f"it is not extended XYZ: {error}") from None
