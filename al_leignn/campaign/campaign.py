@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ase import Atoms
 
 from al_leignn.campaign.history import History, IterationRecord, LabelCost
+from al_leignn.campaign.item import model_file
 from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.lock import describe_holder, is_held
 from al_leignn.campaign.state import IterationState, State, scan
@@ -62,6 +63,10 @@ class Campaign:
             "running": describe_holder(self.layout.lock) if is_held(self.layout.lock) else None,
             "damaged": sorted({*state.damaged, *history.damaged}),
         }
+
+    def committee_file(self) -> Path:
+        """Checkpoint of the newest validated committee; raises `CheckpointError` where there is none yet."""
+        return model_file(self.layout.root)
 
     def history(self) -> "pd.DataFrame":
         """The uncertainty history: one row per iteration and walker, columns as in `history.WalkerRow`."""

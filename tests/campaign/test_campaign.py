@@ -301,3 +301,12 @@ def test_explain_before_the_first_frame(unstarted: Layout) -> None:
     with pytest.raises(InputError) as error:
         Campaign(unstarted).explain("abc")
     assert "no frames yet" in error.value.fix
+
+
+def test_the_newest_committee_drives_md(emt_campaign: Path) -> None:
+    from al_leignn.model.committee import Committee
+
+    campaign = Campaign.open(emt_campaign)
+    atoms = campaign.frames("train")[0]
+    atoms.calc = Committee.load(campaign.committee_file()).calculator()
+    assert atoms.get_forces().shape == (len(atoms), 3)
