@@ -33,7 +33,7 @@ B1 As 0.25 0.25 0.25 1.0
 
 
 def slab() -> Atoms:
-    atoms = fcc111("Al", (1, 1, 4), vacuum=8.0)
+    atoms: Atoms = fcc111("Al", (1, 1, 4), vacuum=8.0)
     atoms.info.clear()  # the builder's notes do not fit into a file
     return atoms
 
