@@ -14,8 +14,8 @@ def leave_out(frames: Sequence[LabelledFrame], *, share: float, member: int) -> 
     """Part the frames into a member's training set and its holdout, along trajectory blocks.
 
     The blocks are shuffled (by the digest of their names, so every member sees one order) and dealt into groups of
-    about `share` of the frames; member k leaves out group k, modulo the number of groups. With too few blocks
-    for one group the holdout is empty.
+    about `share` of the frames (no less than half of it); member k leaves out group k, modulo the number of groups.
+    With too few blocks for one group the holdout is empty.
 
     Parameters
     ----------
@@ -43,12 +43,22 @@ def _groups(sizes: Counter[str], share: float) -> list[frozenset[str]]:
     groups: list[frozenset[str]] = []
     current: list[str] = []
     held = 0
+
+    def close() -> None:
+        nonlocal held
+        if held >= 0.5 * share * total:  # much smaller ones would pick weights by chance
+            groups.append(frozenset(current))
+        current.clear()
+        held = 0
+
     for block in sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest()):
-        if held + sizes[block] > MAX_SHARE * total:
+        if sizes[block] > MAX_SHARE * total:
             continue
+        if held + sizes[block] > MAX_SHARE * total:
+            close()
         current.append(block)
         held += sizes[block]
         if held >= share * total:
-            groups.append(frozenset(current))
-            current, held = [], 0
+            close()
+    close()
     return groups

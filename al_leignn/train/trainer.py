@@ -1,42 +1,27 @@
-"""Fitting one member: AdamW with warm-up and cosine, a running average of the weights, the best of them kept.
-
-Everything is eager: compiled double backward has been seen to return wrong gradients silently.
-"""
+"""Fitting one member of a committee, from labelled frames to its checkpoint; a killed fit is resumed exactly."""
 
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from ase.data import chemical_symbols
 
 from al_leignn import __version__
 from al_leignn.config import ModelConfig, TrainConfig
 from al_leignn.core import LabelledFrame
-from al_leignn.errors import CheckpointError, DataError, RunError
+from al_leignn.errors import CheckpointError, ConfigError, DataError
 from al_leignn.model.checkpoint import load_member, save_member
 from al_leignn.model.leignn import LEIGNN
 from al_leignn.store import digest_file, digest_json
-from al_leignn.train.batches import Batch, Example, epochs, join, make_examples, pack
-from al_leignn.train.loss import Tally, Units, Weights, measure
-from al_leignn.train.resume import Progress, load_progress, save_progress
+from al_leignn.train.batches import Batch, Example, epochs, join, make_examples
+from al_leignn.train.fit import Fit
+from al_leignn.train.loss import Units
 from al_leignn.train.split import leave_out
-
-EVALUATIONS = 20
-"""Evaluations on the holdout during one fit; each costs about as much as a third of an epoch of the holdout's size."""
-
-WARM_UP = 0.05
-"""Share of the steps in which the learning rate rises."""
-
-FINAL_RATE = 0.01
-"""Learning rate at the end relative to its peak."""
-
-BETAS = (0.9, 0.99)
-"""Decay of AdamW's running moments. Fits are short, so the second one forgets the start sooner than is usual."""
 
 WARM_START_RATE = 0.5
 """Peak learning rate of a warm start relative to a fit from scratch, so that what was learned is not shaken off."""
@@ -108,16 +93,18 @@ def fit_member(
     Raises
     ------
     DataError
-        If there are no frames, `e0s` misses a species, or validation frames are also trained on.
+        If there are no frames, `e0s` misses a species, or validation frames are also trained on or hold other species.
+    ConfigError
+        If the device is not there.
     CheckpointError
         If `start` has another architecture or lacks a species of `frames`.
     RunError
         If the loss stops being a finite number.
     """
     training, holdout = _split(frames, valid, train.holdout, member)
-    _check_species(training, holdout, e0s)
+    species = sorted(_species(frames))
+    _check_species(set(species), holdout, e0s)
     device, dtype = _device(train.device), getattr(torch, train.dtype)
-    species = sorted({int(z) for f in (*training, *holdout) for z in f.frame.atoms.numbers})
     seeds = [np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, member, use)) for use in range(2)]
     if start is None:
         examples = make_examples(training, model.cutoff, species, dtype, device)
@@ -128,18 +115,24 @@ def fit_member(
     held_out = make_examples(holdout, model.cutoff, network.species, dtype, device)
 
     rate = train.learning_rate * (1.0 if start is None else WARM_START_RATE)
-    fit = _Fit(network, examples, held_out, train, rate, steps)
+    fit = Fit(network, Units.of(_force_scale(examples)), held_out, train, rate, steps)
     state_file = None if resume_dir is None else resume_dir / f"member-{member}.safetensors"
     fingerprint = _fingerprint(training, holdout, model, train, seeds[0], e0s, start, steps)
     if state_file is not None:
         fit.restore(state_file, fingerprint)
     batches = islice(epochs([e.n_atoms for e in examples], train.batch_atoms, seeds[1]), fit.state.step, steps)
-    _run(fit, batches, progress, state_file, fingerprint)
-    report = fit.finish()
-    save_member(network, out, extra={"member": member, "steps": steps, "best_step": report.best_step})
+    _run(fit, (join([examples[i] for i in indices]) for indices in batches), progress, state_file, fingerprint)
+    best_step, errors = fit.finish()
+    save_member(network, out, extra={"member": member, "steps": steps, "best_step": best_step})
     if state_file is not None:
         state_file.unlink(missing_ok=True)
-    return report
+    return FitReport(
+        history=fit.state.history,
+        best_step=best_step,
+        energy_mae=errors.get("valid_energy_mae"),
+        force_mae=errors.get("valid_force_mae"),
+        stress_mae=errors.get("valid_stress_mae"),
+    )
 
 
 # --- what goes into a fit ----------------------------------------------------------------------------------
@@ -160,18 +153,33 @@ def _split(
     return list(frames), list(valid)
 
 
-def _check_species(training: Sequence[LabelledFrame], holdout: Sequence[LabelledFrame], e0s: Mapping[int, float]) -> None:
-    missing = sorted({int(z) for f in (*training, *holdout) for z in f.frame.atoms.numbers} - set(e0s))
-    if missing:
+def _species(frames: Sequence[LabelledFrame]) -> set[int]:
+    return {int(z) for f in frames for z in f.frame.atoms.numbers}
+
+
+def _symbols(numbers: set[int]) -> str:
+    return ", ".join(chemical_symbols[z] for z in sorted(numbers))
+
+
+def _check_species(species: set[int], holdout: Sequence[LabelledFrame], e0s: Mapping[int, float]) -> None:
+    if missing := species - set(e0s):
+        raise DataError(f"no isolated-atom energy for {_symbols(missing)}", fix="give it, or fit it to the frames with fit_e0s")
+    if unseen := _species(holdout) - species:
         raise DataError(
-            f"no isolated-atom energy for atomic number(s) {missing}", fix="give them, or fit them to the frames with fit_e0s"
+            f"validation frames hold {_symbols(unseen)}, which no training frame does", fix="add frames with it, or remove them"
         )
 
 
 def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"{name!r} is no device", where="train.device", fix="auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"this machine has no device {name!r}", where="train.device", fix="auto takes what there is")
+    return device
 
 
 def _fresh(
@@ -199,10 +207,9 @@ def _continued(start: Path, config: ModelConfig, species: Sequence[int], device:
     network = load_member(start, device=str(device), dtype=dtype)
     if network.config != config:
         raise CheckpointError("the model to continue from has another architecture", where=str(start), fix="refit from scratch")
-    unknown = sorted(set(species) - set(network.species))
-    if unknown:
+    if unseen := set(species) - set(network.species):
         raise CheckpointError(
-            f"the model to continue from has not seen atomic number(s) {unknown}", where=str(start), fix="refit from scratch"
+            f"the model to continue from has not seen {_symbols(unseen)}", where=str(start), fix="refit from scratch"
         )
     return network
 
@@ -233,136 +240,11 @@ def _fingerprint(
     )
 
 
-# --- the fit itself ----------------------------------------------------------------------------------------
-
-
-class _Fit:
-    """One member being fitted: the network, its optimiser, the running average and the best weights so far."""
-
-    def __init__(
-        self,
-        network: LEIGNN,
-        training: Sequence[Example],
-        holdout: Sequence[Example],
-        config: TrainConfig,
-        rate: float,
-        steps: int,
-    ) -> None:
-        self.network = network
-        self.training = training
-        self.holdout = [
-            join([holdout[i] for i in run]) for run in pack([e.n_atoms for e in holdout], range(len(holdout)), config.batch_atoms)
-        ]
-        self.config = config
-        self.rate = rate
-        self.steps = steps
-        self.units = Units.of(_force_scale(training))
-        self.parameters = dict(network.named_parameters())
-        self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.optimiser = _optimiser(network, rate, config.weight_decay)
-        self.state = Progress()
-        self.started = time.perf_counter()
-        self.recent = Tally.empty()
-
-    def advance(self, batch: Batch) -> Tally:
-        """One optimiser step; returns the errors before it."""
-        state = self.state
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate * rate_factor(state.step, self.steps)
-        out = self.network(batch.graph, forces=True, stress=batch.any_stress, create_graph=True)
-        loss, tally = measure(out, batch, self.units, Weights.at(state.step / self.steps, self.config))
-        self.optimiser.zero_grad(set_to_none=True)
-        parameters = list(self.parameters.values())
-        loss.backward(inputs=parameters)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
-        if not math.isfinite(norm.item()):
-            raise RunError(
-                f"the loss is no finite number at step {state.step}", fix="lower train.learning_rate, or look for odd labels"
-            )
-        self.optimiser.step()
-        state.step += 1
-        keep = min(self.config.ema, (1 + state.step) / (10 + state.step))
-        with torch.no_grad():
-            for name, p in self.parameters.items():
-                self.average[name].lerp_(p, 1.0 - keep)
-        self.recent += tally
-        if state.step % math.ceil(self.steps / EVALUATIONS) == 0 or state.step == self.steps:
-            self._evaluate()
-        return tally
-
-    def _evaluate(self) -> None:
-        """Add to the history; keep the averaged weights if they are the best on the holdout."""
-        state = self.state
-        entry = {"step": float(state.step), "lr": self.rate * rate_factor(state.step, self.steps), "seconds": self.seconds()}
-        entry |= {f"train_{name}": value for name, value in self.recent.means().items()}
-        self.recent = Tally.empty()
-        if self.holdout:
-            errors = self._holdout_errors()
-            entry |= {f"valid_{name}": value for name, value in errors.items()}
-            if state.best_score is None or errors["loss"] < state.best_score:
-                state.best_step, state.best_score = state.step, errors["loss"]
-                _copy(self.average, self.best)
-        state.history.append(entry)
-
-    def _holdout_errors(self) -> dict[str, float]:
-        """Errors of the averaged weights; the loss has the weights of the end of the fit, so that scores compare."""
-        current = {name: p.detach().clone() for name, p in self.parameters.items()}
-        _copy(self.average, self.parameters)
-        tally = Tally.empty()
-        for batch in self.holdout:
-            out = self.network(batch.graph, forces=True, stress=batch.any_stress)
-            tally += measure(out, batch, self.units, Weights.at(1.0, self.config))[1]
-        _copy(current, self.parameters)
-        return tally.means()
-
-    def finish(self) -> FitReport:
-        """Leave the best weights in the network (the final average where nothing was held out)."""
-        chosen = self.best if self.holdout and self.state.history else self.average
-        _copy(chosen, self.parameters)
-        best_step = self.state.best_step if self.holdout else self.state.step
-        errors = next((e for e in self.state.history if e["step"] == best_step), {})
-        return FitReport(
-            history=self.state.history,
-            best_step=best_step,
-            energy_mae=errors.get("valid_energy_mae"),
-            force_mae=errors.get("valid_force_mae"),
-            stress_mae=errors.get("valid_stress_mae"),
-        )
-
-    def seconds(self) -> float:
-        """Wall seconds of this fit, those before a resume included."""
-        return self.state.seconds + time.perf_counter() - self.started
-
-    def save(self, path: Path, fingerprint: str) -> None:
-        """Write everything `restore` needs."""
-        tensors = {"recent": self.recent.values}
-        for name, p in self.parameters.items():
-            tensors |= {f"now/{name}": p.detach(), f"average/{name}": self.average[name], f"best/{name}": self.best[name]}
-            tensors |= {f"{key}/{name}": value for key, value in self.optimiser.state[p].items()}
-        save_progress(path, replace(self.state, seconds=self.seconds()), tensors, fingerprint)
-
-    def restore(self, path: Path, fingerprint: str) -> None:
-        """Go on from the state in `path`, if it is this fit's."""
-        found = load_progress(path, fingerprint)
-        if found is None:
-            return
-        self.state, tensors = found
-        self.recent = Tally(tensors["recent"])
-        for name, p in self.parameters.items():
-            for prefix, target in (("now", p), ("average", self.average[name]), ("best", self.best[name])):
-                with torch.no_grad():
-                    target.copy_(tensors[f"{prefix}/{name}"])
-            self.optimiser.state[p] = {key: tensors[f"{key}/{name}"].to(p.device) for key in ("step", "exp_avg", "exp_avg_sq")}
-
-
-def _run(
-    fit: _Fit, batches: Iterator[list[int]], progress: ProgressHook | None, state_file: Path | None, fingerprint: str
-) -> None:
+def _run(fit: Fit, batches: Iterator[Batch], progress: ProgressHook | None, state_file: Path | None, fingerprint: str) -> None:
     """Take the steps that are left; report and save now and then."""
     saved = reported = time.perf_counter()
-    for indices in batches:
-        tally = fit.advance(join([fit.training[i] for i in indices]))
+    for batch in batches:
+        tally = fit.advance(batch)
         now = time.perf_counter()
         if state_file is not None and now - saved >= RESUME_EVERY_S:
             fit.save(state_file, fingerprint)
@@ -370,28 +252,3 @@ def _run(
         if progress is not None and (now - reported >= REPORT_EVERY_S or fit.state.step == fit.steps):
             progress(fit.state.step, fit.steps, tally.means())
             reported = now
-
-
-def rate_factor(step: int, steps: int) -> float:
-    """Learning rate at a step relative to its peak: linear rise, then half a cosine down to `FINAL_RATE`."""
-    rise = max(1, round(WARM_UP * steps))
-    if step < rise:
-        return (step + 1) / rise
-    fall = (step - rise) / max(1, steps - rise)
-    return FINAL_RATE + (1.0 - FINAL_RATE) * 0.5 * (1.0 + math.cos(math.pi * fall))
-
-
-def _optimiser(network: LEIGNN, rate: float, decay: float) -> torch.optim.AdamW:
-    """Decoupled weight decay acts on matrices only: biases and scales have no direction to overfit in."""
-    parameters = list(network.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=True)
-
-
-def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, tensor in source.items():
-            target[name].copy_(tensor)

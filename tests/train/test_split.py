@@ -33,6 +33,11 @@ def test_members_leave_out_different_blocks() -> None:
     assert all(a.isdisjoint(b) for i, a in enumerate(left_out) for b in left_out[:i])
 
 
+def test_a_block_near_the_wanted_size_is_enough() -> None:
+    for member in range(4):
+        assert len(leave_out(_blocks([2] * 6), share=0.2, member=member)[1]) == 2
+
+
 @pytest.mark.parametrize("sizes", [[20], [10, 10], [8, 6, 10]])
 def test_blocks_too_large_to_give_up_are_all_trained_on(sizes: list[int]) -> None:
     training, holdout = leave_out(_blocks(sizes), share=0.1, member=0)

@@ -14,12 +14,13 @@ import torch
 
 from al_leignn.config import ModelConfig, TrainConfig
 from al_leignn.core import LabelledFrame
-from al_leignn.errors import CheckpointError, DataError
+from al_leignn.errors import CheckpointError, ConfigError, DataError
 from al_leignn.model.checkpoint import load_member
 from al_leignn.model.graph import build_graph
 from al_leignn.store import read_labelled, write_frames
 from al_leignn.train import trainer
 from al_leignn.train.baseline import fit_e0s
+from al_leignn.train.fit import EVALUATIONS
 from al_leignn.train.trainer import FitReport, fit_member
 
 Maker = Callable[..., list[LabelledFrame]]
@@ -59,7 +60,7 @@ def finite(value: float | None) -> float:
 
 def test_a_fit_learns_forces_energies_and_stress_of_unseen_frames(copper: Maker, fit: Fit, tmp_path: Path) -> None:
     unseen = copper(20, 2)
-    report = fit(copper(40, 1), "m", steps=400, valid=unseen)
+    report = fit(copper(40, 1), "m", steps=250, valid=unseen)
     losses = [entry["train_loss"] for entry in report.history]
     assert losses[len(losses) // 2] < 0.3 * losses[0]  # before the energy weight rises
     assert finite(report.force_mae) < 0.06 * np.sqrt(np.mean([np.square(f.labels.forces).mean() for f in unseen]))
@@ -94,7 +95,7 @@ def test_the_holdout_picks_the_best_evaluation(copper: Maker, fit: Fit) -> None:
     best = min(report.history, key=lambda entry: entry["valid_loss"])
     assert report.best_step == best["step"]
     assert report.force_mae == best["valid_force_mae"]
-    assert len(report.history) <= trainer.EVALUATIONS
+    assert len(report.history) <= EVALUATIONS
 
 
 def test_equal_seeds_give_equal_bytes_and_other_members_do_not(copper: Maker, fit: Fit, tmp_path: Path) -> None:
@@ -139,12 +140,18 @@ def test_a_warm_start_from_another_architecture_or_species_is_refused(
         fit(carbon_monoxide(4, 1), "n", start=tmp_path / "m")
 
 
-def test_unusable_input_is_refused(copper: Maker, fit: Fit, tmp_path: Path) -> None:
+def test_unusable_input_is_refused(copper: Maker, carbon_monoxide: Maker, fit: Fit, tmp_path: Path) -> None:
     frames = copper(4, 1)
     with pytest.raises(DataError, match="no labelled frames"):
         fit([], "m")
-    with pytest.raises(DataError, match=r"no isolated-atom energy .* \[29\]"):
+    with pytest.raises(DataError, match="no isolated-atom energy for Cu"):
         fit(frames, "m", e0s={})
+    with pytest.raises(DataError, match="validation frames hold C, O,"):
+        fit(frames, "m", valid=carbon_monoxide(1, 1))
+    with pytest.raises(ConfigError, match="'abacus' is no device"):
+        fit(frames, "m", train={"device": "abacus"})
+    with pytest.raises(ConfigError, match="has no device 'cuda:99'"):
+        fit(frames, "m", train={"device": "cuda:99"})
     with pytest.raises(DataError, match="also trained on"):
         fit(frames, "m", valid=frames[:1])
     assert list(tmp_path.iterdir()) == []
@@ -166,7 +173,7 @@ folder = Path(sys.argv[1])
 settings = json.loads((folder / "settings.json").read_text())
 trainer.fit_member(
     read_labelled(folder / "frames.extxyz"), ModelConfig(**settings["model"]), TrainConfig(**settings["train"]),
-    member=2, seed=np.random.SeedSequence(3), e0s={29: -0.01}, start=None, out=folder / "killed", steps=150, resume_dir=folder,
+    member=2, seed=np.random.SeedSequence(3), e0s={29: -0.01}, start=None, out=folder / "killed", steps=100, resume_dir=folder,
 )
 """
 
@@ -181,7 +188,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     train = {"holdout": 0.2}
-    write_frames(tmp_path / "frames.extxyz", copper(12, 1, walkers=6))
+    write_frames(tmp_path / "frames.extxyz", copper(6, 1, walkers=6))
     settings = {"model": small.model_dump(), "train": quick.model_copy(update=train).model_dump()}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     state = tmp_path / "member-2.safetensors"
@@ -190,7 +197,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     while not state.exists():
         assert process.poll() is None, "the fit ended before it could be killed"
         time.sleep(0.01)
-    time.sleep(0.3)
+    time.sleep(0.15)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert state.exists()
@@ -199,13 +206,27 @@ def test_killed_and_resumed_equals_uninterrupted(
     monkeypatch.setattr(trainer, "REPORT_EVERY_S", 0.0)
     steps: list[int] = []
     frames = read_labelled(tmp_path / "frames.extxyz")
-    same: dict[str, Any] = {"train": train, "member": 2, "seed": np.random.SeedSequence(3), "e0s": {29: -0.01}, "steps": 150}
+    same: dict[str, Any] = {"train": train, "member": 2, "seed": np.random.SeedSequence(3), "e0s": {29: -0.01}, "steps": 100}
     resumed = fit(frames, "killed", resume_dir=tmp_path, progress=lambda done, *_: steps.append(done), **same)
     whole = fit(frames, "whole", **same)
     assert steps[0] > 1, "the fit began anew instead of going on"
     assert (tmp_path / "killed").read_bytes() == (tmp_path / "whole").read_bytes()
     assert [entry | {"seconds": 0} for entry in resumed.history] == [entry | {"seconds": 0} for entry in whole.history]
+    assert resumed.force_mae is not None, "nothing was held out"
     assert not state.exists()
+
+
+@pytest.mark.parametrize("direct_forces", [False, True])
+def test_the_paper_network_is_fitted_and_resumed_too(
+    copper: Maker, fit: Fit, tmp_path: Path, direct_forces: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper = ModelConfig(preset="paper", direct_forces=direct_forces, cutoff=4.0, features=8, layers=2, radial=8)
+    frames = copper(4, 1)
+    report = fit(frames, "whole", model=paper, steps=30)
+    assert report.history[-1]["train_force_mae"] < report.history[0]["train_force_mae"]
+    interrupt(lambda hook: fit(frames, "m", model=paper, steps=30, resume_dir=tmp_path, progress=hook), monkeypatch)
+    fit(frames, "m", model=paper, steps=30, resume_dir=tmp_path)
+    assert (tmp_path / "m").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", None])

@@ -1,0 +1,177 @@
+"""One member being fitted, step by step: AdamW with warm-up and cosine, a running average of the weights, the best kept.
+
+Everything is eager: compiled double backward has been seen to return wrong gradients silently.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from al_leignn.config import TrainConfig
+from al_leignn.errors import RunError
+from al_leignn.model.leignn import LEIGNN
+from al_leignn.train.batches import Batch, Example, join, pack
+from al_leignn.train.loss import Tally, Units, Weights, measure
+from al_leignn.train.resume import Progress, load_progress, save_progress
+
+EVALUATIONS = 20
+"""Evaluations on the holdout during one fit; each costs about as much as a third of an epoch of the holdout's size."""
+
+WARM_UP = 0.05
+"""Share of the steps in which the learning rate rises."""
+
+FINAL_RATE = 0.01
+"""Learning rate at the end relative to its peak."""
+
+BETAS = (0.9, 0.99)
+"""Decay of AdamW's running moments. Fits are short, so the second one forgets the start sooner than is usual."""
+
+
+class Fit:
+    """One member being fitted: the network, its optimiser, the running average and the best weights so far."""
+
+    def __init__(
+        self,
+        network: LEIGNN,
+        units: Units,
+        holdout: Sequence[Example],
+        config: TrainConfig,
+        rate: float,
+        steps: int,
+    ) -> None:
+        self.network = network
+        self.holdout = [
+            join([holdout[i] for i in run]) for run in pack([e.n_atoms for e in holdout], range(len(holdout)), config.batch_atoms)
+        ]
+        self.config = config
+        self.rate = rate
+        self.steps = steps
+        self.units = units
+        self.parameters = dict(network.named_parameters())
+        self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.optimiser = _optimiser(network, rate, config.weight_decay)
+        self.state = Progress()
+        self.started = time.perf_counter()
+        self.recent = Tally.empty()
+
+    def advance(self, batch: Batch) -> Tally:
+        """One optimiser step; returns the errors before it."""
+        state = self.state
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate * rate_factor(state.step, self.steps)
+        out = self.network(batch.graph, forces=True, stress=batch.any_stress, create_graph=True)
+        loss, tally = measure(out, batch, self.units, Weights.at(state.step / self.steps, self.config))
+        self.optimiser.zero_grad(set_to_none=True)
+        parameters = list(self.parameters.values())
+        loss.backward(inputs=parameters)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        if not math.isfinite(norm.item()):
+            raise RunError(
+                f"the loss is no finite number at step {state.step}", fix="lower train.learning_rate, or look for odd labels"
+            )
+        self.optimiser.step()
+        state.step += 1
+        keep = min(self.config.ema, (1 + state.step) / (10 + state.step))
+        with torch.no_grad():
+            for name, p in self.parameters.items():
+                self.average[name].lerp_(p, 1.0 - keep)
+        self.recent += tally
+        if state.step % math.ceil(self.steps / EVALUATIONS) == 0 or state.step == self.steps:
+            self._evaluate()
+        return tally
+
+    def _evaluate(self) -> None:
+        """Add to the history; keep the averaged weights if they are the best on the holdout."""
+        state = self.state
+        entry = {"step": float(state.step), "lr": self.rate * rate_factor(state.step, self.steps), "seconds": self.seconds()}
+        entry |= {f"train_{name}": value for name, value in self.recent.means().items()}
+        self.recent = Tally.empty()
+        if self.holdout:
+            errors = self._holdout_errors()
+            entry |= {f"valid_{name}": value for name, value in errors.items()}
+            if state.best_score is None or errors["loss"] < state.best_score:
+                state.best_step, state.best_score = state.step, errors["loss"]
+                _copy(self.average, self.best)
+        state.history.append(entry)
+
+    def _holdout_errors(self) -> dict[str, float]:
+        """Errors of the averaged weights; the loss has the weights of the end of the fit, so that scores compare."""
+        current = {name: p.detach().clone() for name, p in self.parameters.items()}
+        _copy(self.average, self.parameters)
+        tally = Tally.empty()
+        for batch in self.holdout:
+            out = self.network(batch.graph, forces=True, stress=batch.any_stress)
+            tally += measure(out, batch, self.units, Weights.at(1.0, self.config))[1]
+        _copy(current, self.parameters)
+        return tally.means()
+
+    def finish(self) -> tuple[int, dict[str, float]]:
+        """Leave the best weights in the network (the final average where nothing was held out).
+
+        Returns
+        -------
+        step, entry
+            The step they are of, and its entry of the history (empty before the first step).
+        """
+        judged = bool(self.holdout and self.state.history)
+        _copy(self.best if judged else self.average, self.parameters)
+        step = self.state.best_step if judged else self.state.step
+        return step, next((entry for entry in self.state.history if entry["step"] == step), {})
+
+    def seconds(self) -> float:
+        """Wall seconds of this fit, those before a resume included."""
+        return self.state.seconds + time.perf_counter() - self.started
+
+    def save(self, path: Path, fingerprint: str) -> None:
+        """Write everything `restore` needs."""
+        tensors = {"recent": self.recent.values}
+        for name, p in self.parameters.items():
+            tensors |= {f"now/{name}": p.detach(), f"average/{name}": self.average[name], f"best/{name}": self.best[name]}
+            tensors |= {f"{key}/{name}": value for key, value in self.optimiser.state[p].items()}
+        save_progress(path, replace(self.state, seconds=self.seconds()), tensors, fingerprint)
+
+    def restore(self, path: Path, fingerprint: str) -> None:
+        """Go on from the state in `path`, if it is this fit's."""
+        found = load_progress(path, fingerprint)
+        if found is None:
+            return
+        self.state, tensors = found
+        self.recent = Tally(tensors["recent"])
+        for name, p in self.parameters.items():
+            for prefix, target in (("now", p), ("average", self.average[name]), ("best", self.best[name])):
+                with torch.no_grad():
+                    target.copy_(tensors[f"{prefix}/{name}"])
+            # Parameters the network does not use get no gradient, and the optimiser keeps nothing for them.
+            moments = {key: tensors.get(f"{key}/{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            self.optimiser.state[p] = {key: value.to(p.device) for key, value in moments.items() if value is not None}
+
+
+def rate_factor(step: int, steps: int) -> float:
+    """Learning rate at a step relative to its peak: linear rise, then half a cosine down to `FINAL_RATE`."""
+    rise = max(1, round(WARM_UP * steps))
+    if step < rise:
+        return (step + 1) / rise
+    fall = (step - rise) / max(1, steps - rise)
+    return FINAL_RATE + (1.0 - FINAL_RATE) * 0.5 * (1.0 + math.cos(math.pi * fall))
+
+
+def _optimiser(network: LEIGNN, rate: float, decay: float) -> torch.optim.AdamW:
+    """Decoupled weight decay acts on matrices only: biases and scales have no direction to overfit in."""
+    parameters = list(network.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=True)
+
+
+def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in source.items():
+            target[name].copy_(tensor)
