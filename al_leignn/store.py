@@ -125,6 +125,16 @@ def sweep_scratch(root: Path) -> int:
     return removed
 
 
+@contextmanager
+def sweeping_scratch(root: Path) -> Iterator[None]:
+    """Sweep before and after: workers of a killed runner may live on for a moment, and be found dead only at the end."""
+    sweep_scratch(root)
+    try:
+        yield
+    finally:
+        sweep_scratch(root)
+
+
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

@@ -13,7 +13,7 @@ GOOD = IterationSummary(
     iteration=3,
     n_labels=60,
     core_hours=1.0,
-    fresh_force_mae=0.04,
+    fresh_force_mae=0.02,
     fresh_energy_mae=0.003,
     fresh_n=6,
     accurate_share=0.95,
@@ -30,7 +30,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "stable walkers": {"walkers_stopped": 2},
 }
 WORDS = {
-    "force error": "force error 0.0612 eV/Å on 6 fresh frames (target 0.05)",
+    "force error": "force error 0.0612 eV/Å on 6 fresh frames (target 0.03)",
     "energy error": "energy error 0.0074 eV/atom on 6 fresh frames (target 0.005)",
     "accurate share": "42.0% of the explored frames",
     "physics gates": "nve drift",
@@ -42,7 +42,7 @@ def test_converged_when_every_condition_holds() -> None:
     decision = decide([SEEDED, GOOD], ConvergeConfig(), BudgetConfig())
     assert decision.kind is DecisionKind.CONVERGED
     assert all(decision.conditions.values())
-    assert "0.04 eV/Å on 6 fresh frames" in decision.reason
+    assert "0.02 eV/Å on 6 fresh frames" in decision.reason
     assert "60 labels" in decision.reason
 
 
@@ -83,7 +83,7 @@ def test_what_was_not_measured_does_not_hold(missing: dict[str, Any]) -> None:
 
 
 def test_targets_are_inclusive() -> None:
-    edge = replace(GOOD, fresh_force_mae=0.05, fresh_energy_mae=0.005, accurate_share=0.9)
+    edge = replace(GOOD, fresh_force_mae=0.03, fresh_energy_mae=0.005, accurate_share=0.9)
     assert decide([edge], ConvergeConfig(), BudgetConfig()).kind is DecisionKind.CONVERGED
 
 
@@ -140,5 +140,5 @@ def test_a_stall_comes_with_advice(changes: dict[str, Any], advice: str) -> None
 
 
 def test_stalled_at_its_target_is_told_apart() -> None:
-    history = stalled([0.03, 0.04, 0.04], accurate_share=0.5)
+    history = stalled([0.02, 0.025, 0.025], accurate_share=0.5)
     assert "explore longer" in decide(history, ConvergeConfig(stall_iterations=2), BudgetConfig()).reason

@@ -32,7 +32,7 @@ from al_leignn.flow.launchpad import open_launchpad, queue_status
 from al_leignn.flow.upkeep import Upkeep
 from al_leignn.flow.watch import Watcher
 from al_leignn.flow.worker import STAGE_TASK, STOP, LocalWorkers, Stopped, worker
-from al_leignn.store import read_manifest, sweep_scratch
+from al_leignn.store import read_manifest, sweeping_scratch
 
 __all__ = ["StageTask", "launch", "queue_status", "worker"]
 
@@ -77,8 +77,7 @@ def launch(
     AlLeignnError
         What an item failed with; everything else that was under way is finished and published first.
     """
-    with holding(layout.lock, "al-leignn launch"):
-        sweep_scratch(layout.root)
+    with holding(layout.lock, "al-leignn launch"), sweeping_scratch(layout.root):
         state = scan(layout)
         if not next_requests(state):
             return state.decision

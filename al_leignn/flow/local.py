@@ -20,7 +20,7 @@ from al_leignn.campaign.state import scan
 from al_leignn.core import Decision, StageRequest
 from al_leignn.errors import AlLeignnError, RunError
 from al_leignn.flow.watch import Tick, Watcher
-from al_leignn.store import sweep_scratch, write_atomic
+from al_leignn.store import sweeping_scratch, write_atomic
 
 
 def run(layout: Layout, *, workers: int, max_iterations: int | None, watcher: Watcher) -> Decision | None:
@@ -35,21 +35,19 @@ def run(layout: Layout, *, workers: int, max_iterations: int | None, watcher: Wa
     RunError
         If an item fails; everything else that was under way is finished and published first.
     """
-    with holding(layout.lock, "al-leignn run"):
-        sweep_scratch(layout.root)
-        with _Pool(layout, workers, watcher) as pool:
-            decided = 0
-            while max_iterations is None or decided < max_iterations:
-                state = scan(layout)
-                requests = next_requests(state)
-                if not requests:
-                    return state.decision
-                layout.open_iteration(requests[0].iteration)
-                pool.do(requests)
-                if _just_decided(layout, requests):
-                    decided += 1
-                    watcher.decided(layout, requests[0].iteration)
-            return scan(layout).decision
+    with holding(layout.lock, "al-leignn run"), sweeping_scratch(layout.root), _Pool(layout, workers, watcher) as pool:
+        decided = 0
+        while max_iterations is None or decided < max_iterations:
+            state = scan(layout)
+            requests = next_requests(state)
+            if not requests:
+                return state.decision
+            layout.open_iteration(requests[0].iteration)
+            pool.do(requests)
+            if _just_decided(layout, requests):
+                decided += 1
+                watcher.decided(layout, requests[0].iteration)
+        return scan(layout).decision
 
 
 def _just_decided(layout: Layout, requests: Sequence[StageRequest]) -> bool:

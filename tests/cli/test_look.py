@@ -131,7 +131,7 @@ def test_summary_of_an_iteration_has_the_stored_numbers(emt_campaign: Path) -> N
         f"{record.verdicts['candidate']} candidate",
         f"{record.labels.asked} asked",
         f"force MAE {record.fresh['force_mae']:.3g}",
-        "target 0.05",
+        "target 0.03",
         f"trusted below {record.trust['lo']:.3g}",
         record.decision.reason[:40],
     ):
