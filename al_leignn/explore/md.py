@@ -160,7 +160,7 @@ def _run(
         sampling = step > 0 and step % stride == 0
         if step > 0:
             batch.step(everyone=sampling)
-        reasons = batch.stop_reasons()
+        reasons = batch.stop_reasons(moved=step > 0)
         if sampling:
             batch.sample(step, on_sample)
         stopped = [w for w, reason in enumerate(reasons) if reason]
@@ -282,7 +282,8 @@ class _Batch:
                 npt_step(self.state, forces, dt=dt, friction=friction)
         self.temperature_sum += self.state.temperature()
 
-    def stop_reasons(self) -> list[StopReason]:
+    def stop_reasons(self, *, moved: bool) -> list[StopReason]:
+        """Why each walker must stop now; disagreement on its start does not count, or it would never find a new frame."""
         state, settings = self.state, self.settings
         per_walker = torch.zeros_like(state.dof)
         force = per_walker.index_add(0, state.walker, state.forces.abs().sum(1))
@@ -290,7 +291,8 @@ class _Batch:
         volume = state.volume() / self.start_volume if settings.config.ensemble == "npt" else torch.ones_like(per_walker)
         columns = [state.energy + force, self.sight.contact, state.temperature(), volume, lost, state.targets, state.dof]
         push, contact, temperature, volumes, alone, targets, dof = torch.stack(columns).cpu().numpy()
-        deviations = np.array([d.max for d in self.sight.deviations]) if self.sight.deviations else np.zeros(len(self.walkers))
+        seen = self.sight.deviations if moved else None
+        deviations = np.array([d.max for d in seen]) if seen else np.zeros(len(self.walkers))
         vitals = Vitals(
             finite=np.isfinite(push) & np.isfinite(deviations),
             contact=contact,

@@ -213,6 +213,17 @@ def test_all_walkers_failing_at_once_end_the_run_with_their_frames(lennard_jones
 # --- what is refused -------------------------------------------------------------------------------------
 
 
+def test_doubt_about_the_start_alone_stops_nobody_so_every_walker_finds_a_new_frame(lennard_jones: Any) -> None:
+    walker = argon(2, 300.0)
+    found = run(lennard_jones(strengths=(0.5, 1.5)), [walker], trust_hi=1e-9)
+    assert report_of(found, 0).stop_reason == StopReason.DEVIATION
+    assert report_of(found, 0).steps_done > 0
+    assert (
+        np.abs(found.samples[0].frame.atoms.get_distances(0, 1, mic=True) - walker.atoms.get_distances(0, 1, mic=True)).max()
+        > 1e-3
+    )
+
+
 def test_forces_without_an_energy_may_not_run_where_energy_matters(lennard_jones: Any) -> None:
     for ensemble in ("nve", "npt"):
         with pytest.raises(ConfigError, match="not a gradient"):
