@@ -1,10 +1,11 @@
 """Writing a new campaign folder: structures, and a campaign.toml in which every key says what it is and why."""
 
+import itertools
 import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from al_leignn.errors import CampaignError
 from al_leignn.store import write_frames
 
 STRUCTURES = "structures"
+DATA = "data"
 
 
 def create_campaign(folder: Path, derived: Derived, structures: Mapping[str, Atoms], data: Sequence[Path]) -> Path:
@@ -57,9 +59,11 @@ def create_campaign(folder: Path, derived: Derived, structures: Mapping[str, Ato
         (scratch / CONFIG).write_text(render(derived), encoding="utf-8")
         scratch.chmod(0o755)
         os.replace(scratch, folder)  # noqa: PTH105  replaces an empty folder, which Path.rename leaves open
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)
-        raise CampaignError(f"the campaign folder cannot be written: {error.strerror}", where=str(folder)) from None
+        if isinstance(error, OSError):
+            raise CampaignError(f"the campaign folder cannot be written: {error.strerror}", where=str(folder)) from None
+        raise
     return folder
 
 
@@ -130,13 +134,15 @@ def start_campaign(
     structures: dict[str, Atoms] = {}
     for path in files:
         for atoms in read_structures(path):
-            stem = path.name.split(".")[0] or "structure"
-            name = f"{STRUCTURES}/{stem}.extxyz"
-            while name in structures:
-                name = f"{STRUCTURES}/{stem}-{len(structures)}.extxyz"
-            structures[name] = atoms
+            structures[_free_name(STRUCTURES, path, ".extxyz", structures)] = atoms
+    copies: list[str] = []
     for path in data:
         read_user_data(path, level="unchecked")
+        copies.append(_free_name(DATA, path, "".join(path.suffixes), copies))
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise CampaignError(f"the command cannot be split into words: {error}", where="--command") from None
     name = files[0].name.split(".")[0] or "campaign"
     derived = derive(
         name,
@@ -144,9 +150,16 @@ def start_campaign(
         list(structures),
         labeller=labeller,
         calculator=calculator,
-        command=shlex.split(command),
+        command=words,
         temperatures=temperatures,
-        data=[f"data/{path.name}" for path in data],
+        data=copies,
         seed=seed,
     )
     return create_campaign(folder or Path(name), derived, structures, data)
+
+
+def _free_name(folder: str, path: Path, suffix: str, taken: Container[str]) -> str:
+    """A name in `folder` after the user's file that none of `taken` has."""
+    stem = path.name.removesuffix("".join(path.suffixes)) or folder
+    names = (f"{folder}/{stem}{number}{suffix}" for number in itertools.chain([""], (f"-{n}" for n in itertools.count(1))))
+    return next(name for name in names if name not in taken)

@@ -10,11 +10,11 @@ from ase import Atoms
 from al_leignn.config import (
     AseConfig,
     CampaignConfig,
-    ExploreConfig,
     ExternalConfig,
     GpawConfig,
     Labeller,
     ModelConfig,
+    checked_explore,
 )
 from al_leignn.errors import CampaignError
 
@@ -71,6 +71,8 @@ def derive(
     ------
     CampaignError
         If the labeller needs something that was not given.
+    ConfigError
+        If a temperature is none.
     """
     lightest = min(
         (float(mass), symbol) for atoms in structures for mass, symbol in zip(atoms.get_masses(), atoms.symbols, strict=True)
@@ -78,7 +80,7 @@ def derive(
     reasons = {"explore.timestep_fs": f"for the lightest element, {lightest[1]}"}
     repeat = _supercell(structures, reasons)
     cells = [atoms.repeat(repeat) if atoms.pbc.all() else atoms for atoms in structures]
-    explore = ExploreConfig(
+    explore = checked_explore(
         supercell=repeat,
         temperatures=[float(t) for t in (temperatures or DEFAULT_TEMPERATURES)],
         timestep_fs=timestep(structures),

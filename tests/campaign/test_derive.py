@@ -3,13 +3,15 @@
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ase.build import bulk, fcc111, molecule
 from ase.io import write
 
 from al_leignn.campaign.create import start_campaign
 from al_leignn.campaign.derive import derive
-from al_leignn.config import CampaignConfig, GpawConfig
+from al_leignn.config import CampaignConfig, GpawConfig, load_config
+from al_leignn.dataset import read_user_data
 from al_leignn.errors import CampaignError, InputError, StructureError
 
 NO_OPTIONS: dict[str, object] = {
@@ -102,3 +104,19 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(CampaignError, match="already"):
         start_campaign([tmp_path / "Si.cif"], folder, **NO_OPTIONS)  # type: ignore[arg-type]
     assert (folder / "campaign.toml").read_text() == text
+
+
+def test_files_of_one_name_are_all_kept(tmp_path: Path) -> None:
+    for n, place in enumerate(("a", "b")):
+        (tmp_path / place).mkdir()
+        write(tmp_path / place / "Si.cif", bulk("Si", cubic=True, a=5.4 + 0.1 * n))
+        atoms = bulk("Si", a=5.4 + 0.1 * n)
+        atoms.info["REF_energy"] = float(n)
+        atoms.arrays["REF_forces"] = np.zeros((2, 3))
+        write(tmp_path / place / "old.extxyz", atoms)
+    both = NO_OPTIONS | {"data": [tmp_path / "a" / "old.extxyz", tmp_path / "b" / "old.extxyz"]}
+    files = [tmp_path / "a" / "Si.cif", tmp_path / "b" / "Si.cif"]
+    folder = start_campaign(files, tmp_path / "c", **both)  # type: ignore[arg-type]
+    config = load_config(folder / "campaign.toml")
+    assert len(set(config.structures)) == len(set(config.data)) == 2
+    assert [read_user_data(folder / name, "x")[0].labels.energy for name in config.data] == [0.0, 1.0]
