@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from al_leignn.cli import look, potential, queue
 from al_leignn.cli.options import CampaignDir, Json, Workers, default_workers, exit_code, print_json
@@ -25,11 +26,11 @@ app = typer.Typer(
 def main() -> None:
     """Entry point: deliberate errors become a message and an exit code, never a traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)  # messages may hold [brackets]
     try:
         app()
     except AlLeignnError as error:
-        errors.print(f"[bold red]error:[/] {error}" if errors.is_terminal else f"error: {error}", markup=errors.is_terminal)
+        errors.print(Text.assemble(("error:", "bold red"), f" {error}"))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         errors.print("stopped. What was finished is safe; the same command continues.")
@@ -79,7 +80,7 @@ def check(folder: CampaignDir = Path(), workers: Workers = None, json: Json = Fa
     if json:
         print_json(found.to_dict())
     else:
-        Console(highlight=False).print(found.render())
+        print(found.render())
     if found.missing:
         raise typer.Exit(2)
 

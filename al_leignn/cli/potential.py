@@ -154,7 +154,7 @@ def _print_fit(fit: dict[str, Any]) -> None:
     for n, member in enumerate(fit["members"]):
         errors = (_scaled(member["energy_mae"], MEV), _scaled(member["force_mae"], MEV), _scaled(member["stress_mae"], GPA))
         table.add_row(str(n), str(member["best_step"]), *errors)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(table)
     console.print("mean absolute errors on the blocks that each member left out")
     for reason, count in fit["set_aside"].items():
@@ -169,7 +169,7 @@ def _print_evaluation(found: dict[str, Any]) -> None:
     for name, row in rows:
         values = [_scaled(row[key], MEV) for key in ("energy_mae", "energy_rmse", "force_mae", "force_rmse")]
         table.add_row(name, *values, _scaled(row["stress_mae"], GPA))
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(table)
     by_element = found["committee"]["force_mae_by_element"]
     console.print("force MAE by element, meV/Å: " + ", ".join(f"{s} {_scaled(v, MEV)}" for s, v in by_element.items()))
