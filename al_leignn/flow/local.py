@@ -17,10 +17,11 @@ from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.lock import holding
 from al_leignn.campaign.plan import next_requests
 from al_leignn.campaign.state import scan
-from al_leignn.core import Decision, StageRequest
+from al_leignn.core import Decision, Stage, StageRequest
 from al_leignn.errors import AlLeignnError, RunError
+from al_leignn.flow.failure import logged_failure
 from al_leignn.flow.watch import Tick, Watcher
-from al_leignn.store import sweeping_scratch, write_atomic
+from al_leignn.store import sweeping_scratch
 
 
 def run(layout: Layout, *, workers: int, max_iterations: int | None, watcher: Watcher) -> Decision | None:
@@ -44,15 +45,10 @@ def run(layout: Layout, *, workers: int, max_iterations: int | None, watcher: Wa
                 return state.decision
             layout.open_iteration(requests[0].iteration)
             pool.do(requests)
-            if _just_decided(layout, requests):
+            if requests[0].stage is Stage.CONVERGE:
                 decided += 1
                 watcher.decided(layout, requests[0].iteration)
         return scan(layout).decision
-
-
-def _just_decided(layout: Layout, requests: Sequence[StageRequest]) -> bool:
-    current = scan(layout).current
-    return current is not None and current.index == requests[0].iteration and current.decision is not None
 
 
 class _Pool:
@@ -115,11 +111,7 @@ def _failure(request: StageRequest, error: BaseException, layout: Layout) -> AlL
             where=str(layout.root),
             fix="often the machine ran out of memory: try fewer --workers; run again to continue, nothing published is lost",
         )
-    log = layout.logs / f"{request.stage}-{request.iteration:03d}-{request.item:04d}.log"
-    write_atomic(log, "".join(traceback.format_exception(error)))
-    return RunError(
-        f"{request} failed: {type(error).__name__}: {error}", where=str(log), fix="the log has the details; run again to continue"
-    )
+    return logged_failure(layout, request, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
 
 
 # --- inside a worker process -----------------------------------------------------------------------------

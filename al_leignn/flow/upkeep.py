@@ -8,7 +8,7 @@ anew from the files, where finished items are found finished at once.
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
@@ -20,8 +20,8 @@ from al_leignn import errors
 from al_leignn.campaign.layout import Layout
 from al_leignn.core import Stage, StageRequest
 from al_leignn.errors import AlLeignnError, RunError
+from al_leignn.flow.failure import logged_failure
 from al_leignn.flow.worker import LOCAL, PING_S, REMOTE, LocalWorkers
-from al_leignn.store import write_atomic
 
 LOST_S = 5 * PING_S
 """Seconds of silence after which the item of an `al-leignn worker` elsewhere goes to another. Those that `launch` started
@@ -196,11 +196,4 @@ class Upkeep:
         if details:
             kind = getattr(errors, details["kind"], RunError)
             return kind(details["what"], where=details["where"], fix=details["fix"])
-        log = self._layout.logs / f"{request.stage}-{request.iteration:03d}-{request.item:04d}.log"
-        write_atomic(log, trace)
-        what = f"{request} failed: {trace.strip().splitlines()[-1]}"
-        return RunError(what, where=str(log), fix="the log has the details; run again to continue")
-
-
-def _request(spec: Mapping[str, Any]) -> StageRequest:
-    return StageRequest(Stage(spec["stage"]), int(spec["iteration"]), int(spec["item"]))
+        return logged_failure(self._layout, request, trace.strip().splitlines()[-1], trace)
