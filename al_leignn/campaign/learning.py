@@ -82,7 +82,7 @@ def validate(item: Item) -> Outcome:
     use_one_thread()
     config, i = item.config, item.iteration
     everything = item.dataset(i + 1).fresh
-    current = everything[len(item.dataset(i).fresh) :]
+    current = everything[len(everything) - int(item.result(Stage.COLLECT)["fresh"]) :]
     committee = Committee.load(item.member_files(i))
     item.report(0, 3, "errors")
     predictions = committee.predict([labelled.frame.atoms for labelled in everything])
@@ -91,9 +91,10 @@ def validate(item: Item) -> Outcome:
         driving = Committee.load(item.member_files(i - 1)).predict([labelled.frame.atoms for labelled in current])
         result |= {"fresh": _errors(driving, current), "coverage": _coverage(item, driving, current)}
     committee.save(item.scratch / COMMITTEE)
-    _write_predictions(item, predictions, everything)
+    maxima = _frame_maxima(predictions, everything)
+    _write_predictions(item, predictions, everything, maxima)
     item.report(1, 3, "calibration")
-    calibration = calibrate(*_frame_maxima(predictions, everything)) if everything else None
+    calibration = calibrate(*maxima) if everything else None
     lo, hi = trust_levels(calibration, config.select, config.converge.target_force_error)
     item.report(2, 3, "physics")
     result |= {
@@ -129,11 +130,15 @@ def _frame_maxima(predictions: Sequence[CommitteePrediction], labelled: Sequence
     return np.array(true), np.array([deviation(p).max for p in predictions])
 
 
-def _write_predictions(item: Item, predictions: Sequence[CommitteePrediction], labelled: Sequence[LabelledFrame]) -> None:
+def _write_predictions(
+    item: Item,
+    predictions: Sequence[CommitteePrediction],
+    labelled: Sequence[LabelledFrame],
+    maxima: tuple[np.ndarray, np.ndarray],
+) -> None:
     """Keep what parity plots need."""
     means = [p.mean() for p in predictions]
     atoms = np.array([len(n.frame.atoms) for n in labelled], dtype=int)
-    maxima = _frame_maxima(predictions, labelled)
     np.savez_compressed(
         item.scratch / PREDICTIONS,
         uid=np.array([n.frame.uid for n in labelled]),
