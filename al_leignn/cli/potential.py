@@ -46,15 +46,15 @@ def train(
     from al_leignn.train.standalone import fit_files, read_settings
 
     overrides = {key: value for key, value in (("members", members), ("steps", steps), ("device", device)) if value is not None}
-    total = read_settings(config, overrides)[1].members
+    network, fitting = read_settings(config, overrides)
     with _bar() as progress:
-        task = progress.add_task("train: members", total=total)
+        task = progress.add_task("train: members", total=fitting.members)
         fit = fit_files(
             data,
             out,
-            config=config,
+            model=network,
+            train=fitting,
             valid=valid,
-            overrides=overrides,
             seed=seed,
             workers=workers or default_workers(),
             keys=DataKeys(energy_key, forces_key, stress_key),

@@ -23,9 +23,9 @@ def fit_files(
     data: Sequence[Path],
     out: Path,
     *,
-    config: Path | None,
+    model: ModelConfig,
+    train: TrainConfig,
     valid: Path | None,
-    overrides: Mapping[str, Any],
     seed: int,
     workers: int,
     keys: DataKeys,
@@ -40,10 +40,9 @@ def fit_files(
 
     Raises
     ------
-    DataError, ConfigError
-        If the data or the settings cannot be used; nothing is written.
+    DataError
+        If the data cannot be used or `out` cannot be written; nothing is written.
     """
-    model, train = read_settings(config, overrides)
     frames, aside = set_aside([frame for path in data for frame in read_user_data(path, LEVEL, keys)])
     validation, bad = set_aside(read_user_data(valid, LEVEL, keys)) if valid is not None else (None, [])
     if out.exists():
