@@ -15,6 +15,7 @@ from ase import Atoms
 from al_leignn.core import Frame, LabelledFrame, Labels, Origin, Purpose
 from al_leignn.errors import DataError
 from al_leignn.store import read_labelled, write_frames
+from al_leignn.units import voigt
 
 FILES = {Purpose.TRAIN: "train.extxyz", Purpose.FRESH: "fresh.extxyz"}
 
@@ -129,18 +130,15 @@ def _user_labels(atoms: Atoms, keys: DataKeys, where: str) -> Labels:
         return Labels(
             energy=float(energy),
             forces=np.asarray(forces, dtype=float).reshape(len(atoms), 3),
-            stress=None if stress is None else voigt(np.asarray(stress, dtype=float)),
+            stress=None if stress is None else _six(np.asarray(stress, dtype=float)),
         )
     except (TypeError, ValueError) as error:
         raise DataError(f"labels cannot be read: {error}", where=where) from None
 
 
-def voigt(stress: np.ndarray) -> np.ndarray:
+def _six(stress: np.ndarray) -> np.ndarray:
     """A stress given as 6 (Voigt), 9 or 3x3 numbers, as 6."""
-    if stress.size == 6:
-        return stress.reshape(6)
-    full = stress.reshape(3, 3)
-    return np.array([full[0, 0], full[1, 1], full[2, 2], full[1, 2], full[0, 2], full[0, 1]])
+    return stress.reshape(6) if stress.size == 6 else voigt(stress.reshape(3, 3))
 
 
 def fresh_share(items: Sequence[LabelledFrame], rng: np.random.Generator) -> tuple[list[LabelledFrame], list[LabelledFrame]]:

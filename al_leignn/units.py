@@ -4,7 +4,9 @@ Signs: stress σ = (1/V) dE/dε is positive under tension; pressure = -trace(σ)
 Voigt order of six-vectors: xx yy zz yz xz xy (ASE's).
 """
 
+import numpy as np
 from ase import units as _ase
+from jaxtyping import Float
 
 FS: float = _ase.fs
 """One femtosecond in ASE's internal time unit (Å sqrt(amu/eV))."""
@@ -17,3 +19,8 @@ GPA: float = _ase.GPa
 
 MEV = 1e-3
 """One millielectronvolt in eV."""
+
+
+def voigt(tensor: Float[np.ndarray, "*n 3 3"]) -> Float[np.ndarray, "*n 6"]:
+    """Symmetric 3x3 tensors as six-vectors xx yy zz yz xz xy."""
+    return tensor[..., [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]

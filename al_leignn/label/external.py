@@ -14,6 +14,7 @@ from al_leignn.config import ExternalConfig
 from al_leignn.core import Frame, LabelFailure, Labels
 from al_leignn.label.process import run_bounded
 from al_leignn.store import digest_json, write_frames
+from al_leignn.units import voigt
 
 _INPUT, _OUTPUT = "input.extxyz", "output.extxyz"
 _NO_SUCH_COMMAND = 127
@@ -114,19 +115,19 @@ def _labels_of(atoms: Atoms) -> Labels:
         raise _NotALabelError("it lacks REF_energy and REF_forces (or energy and forces)")
     stress = found.get("stress")
     try:
-        voigt = None if stress is None or not atoms.pbc.all() else _voigt(np.array(stress, dtype=float))
-        return Labels(float(energy), np.array(found["forces"], dtype=float).reshape(-1, 3), voigt)
+        six = None if stress is None or not atoms.pbc.all() else _six(np.array(stress, dtype=float))
+        return Labels(float(energy), np.array(found["forces"], dtype=float).reshape(-1, 3), six)
     except (TypeError, ValueError) as error:
         raise _NotALabelError(f"energy, forces or stress are not numbers of the right shape: {error}") from None
 
 
-def _voigt(stress: np.ndarray) -> np.ndarray:
+def _six(stress: np.ndarray) -> np.ndarray:
     if stress.size == 6:
         return stress.reshape(6)
     full = stress.reshape(3, 3)
     if not np.allclose(full, full.T, atol=1e-6):
         raise _NotALabelError("the stress tensor is not symmetric")
-    return full[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+    return voigt(full)
 
 
 def _flag(value: Any) -> bool:

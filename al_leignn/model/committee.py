@@ -18,6 +18,7 @@ from al_leignn.model.checkpoint import load_members, save_members
 from al_leignn.model.graph import Graph, build_graph, collate
 from al_leignn.model.kernel import Kernel, kernel_for, weights_mark
 from al_leignn.model.leignn import LEIGNN, Output
+from al_leignn.units import voigt
 
 if TYPE_CHECKING:
     from al_leignn.model.calculator import LeignnCalculator
@@ -199,8 +200,3 @@ def _stacked(values: Sequence[Tensor | None]) -> Tensor:
 def _float64(values: Tensor) -> Float[np.ndarray, "*shape"]:
     array: Float[np.ndarray, "*shape"] = values.detach().to("cpu", torch.float64).numpy()
     return array
-
-
-def voigt(stress: Float[np.ndarray, "*n 3 3"]) -> Float[np.ndarray, "*n 6"]:
-    """Stress as six-vectors xx yy zz yz xz xy."""
-    return stress[..., [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
