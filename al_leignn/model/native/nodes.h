@@ -112,6 +112,20 @@ struct alignas(64) Tile {
     real own_[9 * TF];               // gradient by what neighbours read
 };
 
+// tile.gates from the scalars of tile.state and the invariants of tile.q; pulling back needs what is left in the tile.
+template <class Gates>
+void gate(const Gates& gates, Tile& t) {
+    for (int i = 0; i < TF; i += VL) {
+        vec q[8], invariants[4];
+        load_components<8>(t.q + i, q);
+        Products(q).invariants(invariants);
+        store_components<4>(t.input + TF + i, invariants);
+    }
+    std::memcpy(t.input, t.state, TF * sizeof(real));
+    gates.hidden(t.input, t.activation, t.slope);
+    gates.output(t.activation, t.gates);
+}
+
 // Node update of a layer that is not the last: tile.state becomes `out`; what `pull_back_update` needs stays in the tile.
 void update(const UpdateWeights& w, Tile& t, real* out) {
     for (int i = 0; i < TF; i += VL) {
@@ -123,15 +137,7 @@ void update(const UpdateWeights& w, Tile& t, real* out) {
     }
     w.q.apply(t.mixed, t.q);
     w.p.apply(t.mixed, t.p);
-    for (int i = 0; i < TF; i += VL) {
-        vec q[8], invariants[4];
-        load_components<8>(t.q + i, q);
-        Products(q).invariants(invariants);
-        store_components<4>(t.input + TF + i, invariants);
-    }
-    std::memcpy(t.input, t.state, TF * sizeof(real));
-    w.gates.hidden(t.input, t.activation, t.slope);
-    w.gates.output(t.activation, t.gates);
+    gate(w.gates, t);
     for (int i = 0; i < TF; i += VL) {
         vec q[8], p[8], gate[5], outer[5];
         load_components<8>(t.q + i, q);
@@ -245,15 +251,7 @@ void pull_back_source(const MessageWeights& w, Tile& t, const real* state) {
 // Last update and readout of tile.state: raw energies, and tile.gradient.
 void head(const HeadWeights& w, Tile& t, real* energy) {
     w.q.apply(t.state + TF, t.q);
-    for (int i = 0; i < TF; i += VL) {
-        vec q[8], invariants[4];
-        load_components<8>(t.q + i, q);
-        Products(q).invariants(invariants);
-        store_components<4>(t.input + TF + i, invariants);
-    }
-    std::memcpy(t.input, t.state, TF * sizeof(real));
-    w.gates.hidden(t.input, t.activation, t.slope);
-    w.gates.output(t.activation, t.gates);
+    gate(w.gates, t);
     for (int i = 0; i < TF; i += VL) {
         const vec x = load(t.state + i), tanh = real(2) * sigmoid(real(2) * load(t.gates + TF + i)) - real(1);
         store(t.mixed + i, x + load(t.gates + i) * real(1 / SQRT2) + x * tanh);
