@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from al_leignn.config import SeedConfig
 from al_leignn.core import Frame, Origin
 from al_leignn.errors import StructureError
-from al_leignn.explore.watchdog import closest_contact
+from al_leignn.geometry import closest_contact
 from al_leignn.units import FS, KB
 
 SHORTEST_CONTACT = 0.6
@@ -93,7 +93,7 @@ def make_seeds(structures: Sequence[Atoms], config: SeedConfig, *, temperature: 
 def _physical(draws: Iterator[tuple[int, Atoms]], where: str) -> tuple[int, Atoms]:
     """The next draw (step, atoms) without short contacts."""
     for step, atoms in islice(draws, _ATTEMPTS):
-        if closest_contact(atoms) >= SHORTEST_CONTACT:
+        if closest_contact(atoms, SHORTEST_CONTACT) is None:
             return step, atoms
     raise StructureError(
         f"{_ATTEMPTS} seed frames in a row had atoms closer than {SHORTEST_CONTACT:g} of the sum of their covalent radii",

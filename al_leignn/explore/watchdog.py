@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from ase import Atoms
-from ase.data import covalent_radii
-from ase.neighborlist import neighbor_list
 from jaxtyping import Bool, Float
 
 
@@ -94,13 +91,3 @@ def stop_reasons(vitals: Vitals, limits: Limits, hottest: Float[np.ndarray, " wa
     for walker in range(len(reasons)):
         reasons[walker] = next((reason for reason, ok in healthy.items() if not ok[walker]), StopReason.NONE)
     return reasons
-
-
-def closest_contact(atoms: Atoms) -> float:
-    """Smallest distance between two atoms over the sum of their covalent radii, periodic images included.
-
-    Infinite where no pair is closer than that sum.
-    """
-    radii = covalent_radii[atoms.numbers]
-    i, j, distance = neighbor_list("ijd", atoms, radii)
-    return float((distance / (radii[i] + radii[j])).min(initial=np.inf))

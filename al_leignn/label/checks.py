@@ -1,10 +1,10 @@
 """What a frame must pass before DFT is paid for, and what its labels must pass before they are believed."""
 
 import numpy as np
-from ase import Atoms
-from ase.data import chemical_symbols, covalent_radii
+from ase.data import chemical_symbols
 
 from al_leignn.core import Frame, LabelFailure, Labels
+from al_leignn.geometry import closest_contact
 
 SHORTEST_CONTACT = 0.5
 """Share of the sum of covalent radii below which atoms overlap: PAW spheres would, and DFT codes fail or mislead."""
@@ -20,31 +20,17 @@ Incomplete plane-wave sets leave a few percent (measured: 5 % for water at 300 e
 def screen_geometry(frame: Frame, factor: float = SHORTEST_CONTACT) -> LabelFailure | None:
     """A failure with reason "geometry" if DFT on this frame would be wasted, else None.
 
-    Two atoms, periodic images included, must be farther apart than `factor` times the sum of their covalent radii
-    (Cordero et al., Dalton Trans. 2832, 2008).
+    Two atoms, periodic images included, must be farther apart than `factor` times the sum of their covalent radii.
     """
     atoms = frame.atoms
     if not np.isfinite(atoms.positions).all() or not np.isfinite(np.asarray(atoms.cell)).all():
         return LabelFailure(frame.uid, "geometry", "positions or cell are not finite")
-    contact = _closest_contact(atoms, factor)
+    contact = closest_contact(atoms, factor)
     if contact is None:
         return None
     i, j, distance, touch = contact
     pair = f"{chemical_symbols[atoms.numbers[i]]}{i}-{chemical_symbols[atoms.numbers[j]]}{j}"
     return LabelFailure(frame.uid, "geometry", f"{pair} are {distance:.3f} Å apart, less than {factor:g} x {touch:.2f} Å")
-
-
-def _closest_contact(atoms: Atoms, factor: float) -> tuple[int, int, float, float] | None:
-    """Indices, distance and sum of covalent radii of the pair that overlaps most, Å."""
-    from ase.neighborlist import neighbor_list  # slow to load, and `al-leignn check` gets along without
-
-    radii = covalent_radii[atoms.numbers]
-    first, second, distances = neighbor_list("ijd", atoms, factor * radii)
-    if not len(distances):
-        return None
-    touch = radii[first] + radii[second]
-    n = int(np.argmin(distances / touch))
-    return int(first[n]), int(second[n]), float(distances[n]), float(touch[n])
 
 
 def check_labels(frame: Frame, labels: Labels) -> Labels | LabelFailure:

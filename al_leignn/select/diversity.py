@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
 from al_leignn.core import Frame
-from al_leignn.select.geometry import neighbours
+from al_leignn.geometry import neighbours
 
 CUTOFF = 6.0
 """Å."""

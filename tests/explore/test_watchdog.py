@@ -4,10 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ase import Atoms
-from ase.build import bulk, molecule
 
-from al_leignn.explore.watchdog import Limits, StopReason, Vitals, closest_contact, stop_reasons
+from al_leignn.explore.watchdog import Limits, StopReason, Vitals, stop_reasons
 
 LIMITS = Limits(trust_hi=0.5)
 HOTTEST = np.array([1500.0, 1500.0])
@@ -62,11 +60,3 @@ def test_heat_limit_is_far_outside_thermal_fluctuations_of_any_size() -> None:
         hottest = Limits().hottest(np.array([300.0]), np.array([float(dof)]))[0]
         assert temperatures.max() < hottest
     assert hottest == pytest.approx(1500.0)
-
-
-def test_contacts_see_periodic_images_and_count_in_radii() -> None:
-    assert closest_contact(bulk("Si", cubic=True)) == np.inf  # 2.35 Å, radii 1.11 Å
-    assert closest_contact(molecule("H2")) == np.inf
-    near = Atoms("Si2", [[0.1, 2, 2], [4.9, 2, 2]], cell=[5, 5, 5], pbc=True)
-    assert closest_contact(near) == pytest.approx(0.2 / 2.22)
-    assert closest_contact(Atoms("He", cell=[0.2, 9, 9], pbc=True)) == pytest.approx(0.2 / 0.56)

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111, graphene, molecule
-from ase.neighborlist import neighbor_list
 
-from al_leignn.select.geometry import is_unphysical, neighbours
+from al_leignn.select.geometry import is_unphysical
 
 SYSTEMS = {
     "primitive": bulk("Cu"),
@@ -16,19 +15,6 @@ SYSTEMS = {
     "slab without third vector": graphene(),
     "molecule": molecule("C6H6"),
 }
-
-
-@pytest.mark.parametrize("name", SYSTEMS)
-def test_neighbours_are_those_of_ase(name: str) -> None:
-    atoms = SYSTEMS[name].copy()
-    atoms.rattle(0.1, seed=1)
-    atoms.positions += 7.3  # outside the cell
-    ours, theirs = neighbours(atoms, 5.0), neighbor_list("ijd", atoms, 5.0)
-    order, their_order = np.lexsort(ours[::-1]), np.lexsort(theirs[::-1])
-    # Distances order the pairs of one i and j, up to rounding.
-    for mine, other in zip(ours[:2], theirs[:2], strict=True):
-        np.testing.assert_array_equal(mine[order], other[their_order])
-    np.testing.assert_allclose(ours[2][order], theirs[2][their_order], atol=1e-9)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
