@@ -1,24 +1,19 @@
 """Commands that look at a campaign and change nothing: status, history, explain, report."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console, RenderableType
 
-from al_leignn.campaign.campaign import Campaign
-from al_leignn.campaign.history import History, WalkerRow
-from al_leignn.campaign.layout import Layout
 from al_leignn.cli.options import CampaignDir, Json, print_json
-from al_leignn.cli.summary import decision_text, iteration_summary
-from al_leignn.core import Decision
 from al_leignn.errors import InputError
-from al_leignn.report.numbers import number, percent, seconds
-from al_leignn.store import write_atomic
+
+if TYPE_CHECKING:
+    from al_leignn.campaign.layout import Layout
+    from al_leignn.core import Decision
 
 Uid = Annotated[str, typer.Argument(help="identity of the frame, or its beginning", metavar="FRAME")]
 
@@ -34,12 +29,15 @@ def status(folder: CampaignDir = Path(), json: Json = False) -> None:
 
     Example: al-leignn status Si
     """
+    from al_leignn.campaign.campaign import Campaign
+    from al_leignn.cli.views import status_view
+
     campaign = Campaign.open(folder)
     found = campaign.status()
     if json:
         print_json(found)
     else:
-        _print(_status(campaign, found))
+        _print(status_view(campaign, found))
 
 
 def history(
@@ -52,6 +50,11 @@ def history(
 
     Example: al-leignn history Si --plot history.png
     """
+    from al_leignn.campaign.campaign import Campaign
+    from al_leignn.campaign.history import History
+    from al_leignn.cli.views import history_view
+    from al_leignn.store import write_atomic
+
     campaign = Campaign.open(folder)
     if csv is not None:
         with _writing(csv):
@@ -65,7 +68,7 @@ def history(
     if json:
         print_json([row._asdict() for row in rows])
     elif csv is None and plot is None:
-        _print(_history(rows))
+        _print(history_view(rows))
 
 
 def explain(frame: Uid, folder: CampaignDir = Path(), json: Json = False) -> None:
@@ -73,11 +76,14 @@ def explain(frame: Uid, folder: CampaignDir = Path(), json: Json = False) -> Non
 
     Example: al-leignn explain 3fa9 Si
     """
+    from al_leignn.campaign.campaign import Campaign
+    from al_leignn.cli.views import life_view
+
     found = Campaign.open(folder).explain(frame)
     if json:
         print_json(found)
     else:
-        _print(_life(found))
+        _print(life_view(found))
 
 
 def report(
@@ -88,6 +94,7 @@ def report(
 
     Example: al-leignn report Si --out si.html
     """
+    from al_leignn.campaign.layout import Layout
     from al_leignn.report.html import write_report
 
     layout = Layout.open(folder)
@@ -97,14 +104,11 @@ def report(
     print(f"wrote {page}")
 
 
-def print_decision(layout: Layout, decision: Decision | None) -> None:
+def print_decision(layout: "Layout", decision: "Decision | None") -> None:
     """The last words of a run."""
-    shown = layout.root.relative_to(Path.cwd()) if layout.root.is_relative_to(Path.cwd()) else layout.root
-    economy = Campaign(layout).status()["md"]
-    lines: list[RenderableType] = [] if decision is None else [decision_text(decision)]
-    if economy["without_label"] is not None:
-        lines.append(f"{percent(economy['without_label'])} of {economy['steps']} MD steps needed no label")
-    _print(Group(*lines, f"next: al-leignn report {shown}"))
+    from al_leignn.cli.views import decision_view
+
+    _print(decision_view(layout, decision))
 
 
 @contextmanager
@@ -117,121 +121,3 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _print(what: RenderableType) -> None:
     Console(highlight=False, markup=False).print(what)
-
-
-# --- how it looks ----------------------------------------------------------------------------------------
-
-
-def _grid(rows: dict[str, RenderableType | None]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column()
-    for name, value in rows.items():
-        if value is not None:
-            table.add_row(name, value)
-    return table
-
-
-def _status(campaign: Campaign, found: dict[str, Any]) -> RenderableType:
-    labels, data, md, decision = (found[key] for key in ("labels", "data", "md", "decision"))
-    stages = [f"{stage} {s['done']}/{s['expected'] or '?'}" for stage, s in found["stages"].items()]
-    steps = None if not md["steps"] else f"{md['steps']} steps, {percent(md['without_label'])} of them without a label"
-    rows: dict[str, RenderableType | None] = {
-        "campaign": f"{found['name']} ({found['folder']})",
-        "iteration": "not started" if found["iteration"] is None else f"{found['iteration']}: {', '.join(stages)}",
-        "labels": f"{labels['asked']} asked, {labels['computed']} computed, {labels['failed']} failed",
-        "data set": f"{data['train']} frames for training, {data['fresh']} fresh",
-        "MD": steps,
-        "spent": f"{seconds(sum(found['cpu_s'].values()))} of one core, {seconds(labels['core_s'])} of it on labels",
-        "running": found["running"] or "nothing",
-    }
-    rows |= {f"damaged {n}": Text(text, "red") for n, text in enumerate(found["damaged"], 1)}
-    last = [] if decision is None else [iteration_summary(campaign.layout, decision["iteration"])]
-    return Group(_grid(rows), *last)
-
-
-_WALKER_COLUMNS: dict[str, Callable[[WalkerRow], str]] = {
-    "iter": lambda row: str(row.iteration),
-    "walker": lambda row: str(row.walker),
-    "K": lambda row: f"{row.temperature:g}",
-    "steps": lambda row: f"{row.steps}{'*' if row.stopped else ''}",
-    "median": lambda row: number(row.median),
-    "90 %": lambda row: number(row.q90),
-    "max": lambda row: number(row.max),
-    "bound": lambda row: number(row.bound_90),
-    "accur.": lambda row: _share(row.accurate),
-    "cand.": lambda row: _share(row.candidate),
-    "failed": lambda row: _share(row.failed),
-}
-_ITERATION_COLUMNS: dict[str, Callable[[WalkerRow], str]] = {
-    "iter": lambda row: str(row.iteration),
-    "trusted below": lambda row: number(row.trust_lo),
-    "dropped from": lambda row: number(row.trust_hi),
-    "fresh force MAE": lambda row: number(row.fresh_force_mae),
-    "coverage": lambda row: _share(row.coverage),
-}
-
-
-def _history(rows: list[WalkerRow]) -> RenderableType:
-    if not rows:
-        return "no MD yet: the first iteration labels seeds; walkers run from iteration 1"
-    first_of_iteration = list({row.iteration: row for row in reversed(rows)}.values())[::-1]
-    stops = [f"* iteration {row.iteration}, walker {row.walker}: stopped for {row.stopped}" for row in rows if row.stopped]
-    return Group(
-        "Model deviation of each walker; bound on the worst atom's force error at its 90 % quantile; eV/Å",
-        _table(_WALKER_COLUMNS, rows),
-        *stops,
-        "\nThresholds in force, and what the fresh labels said; eV/Å",
-        _table(_ITERATION_COLUMNS, first_of_iteration),
-    )
-
-
-def _table(columns: dict[str, Callable[[WalkerRow], str]], rows: Sequence[WalkerRow]) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(cell(row) for cell in columns.values()))
-    return table
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0%}"
-
-
-def _life(found: dict[str, Any]) -> RenderableType:
-    origin, deviation, label = found["origin"], found["deviation"], found["label"]
-    place = f"{origin['kind']}, iteration {origin['iteration']}, walker {origin['walker']}, step {origin['step']}"
-    rows: dict[str, RenderableType | None] = {
-        "frame": f"{found['uid']}  {found['formula']}, {found['atoms']} atoms",
-        "origin": place + (f", {origin['temperature']:g} K" if origin["temperature"] else ""),
-        "deviation": None if deviation is None else _deviation(found, deviation),
-        "verdict": found["verdict"],
-        "fate": found["fate"],
-        "why": found["why"],
-        "label": None if label is None else _label(label),
-        "in": {"train": "the training set", "fresh": "the fresh set, never trained on"}.get(found["split"], "no data set"),
-    }
-    for error in found["errors"]:
-        rows[f"error {error['iteration']}"] = (
-            f"committee {error['iteration']}: force MAE {error['force_mae']:.3g} eV/Å, "
-            f"worst atom {error['max_force_error']:.3g} eV/Å, energy {error['energy_error']:.3g} eV/atom"
-        )
-    if found["also_in"]:
-        rows["also seen"] = ", ".join(f"iteration {s['iteration']} ({s['fate'] or 'not judged yet'})" for s in found["also_in"])
-    return _grid(rows)
-
-
-def _deviation(found: dict[str, Any], deviation: dict[str, Any]) -> str:
-    text = f"{deviation['max']:.4g} eV/Å on atom {deviation['worst_atom']} ({deviation['element']})"
-    if found["thresholds"] is not None:
-        text += f"; trusted below {found['thresholds']['lo']:.4g}, dropped from {found['thresholds']['hi']:.4g}"
-    if found["bound"] is not None:
-        text += f"; force error at most {found['bound']:.3g} eV/Å (90 %)"
-    return text
-
-
-def _label(label: dict[str, Any]) -> str:
-    outcome = "accepted" if label["accepted"] else f"failed: {label['reason']} {label['detail']}".rstrip()
-    cost = f"computed in {seconds(label['core_s'])} of one core" if label["computed"] else "from the label store"
-    return f"for {label['purpose']}, {outcome}, {cost}"

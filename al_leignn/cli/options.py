@@ -3,11 +3,13 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from al_leignn.core import Decision, DecisionKind
+if TYPE_CHECKING:
+    from al_leignn.core import Decision
+
 
 CampaignDir = Annotated[Path, typer.Argument(help="campaign folder [default: here]", metavar="[DIR]", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
@@ -23,6 +25,8 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
 
 
-def exit_code(decision: Decision | None) -> int:
+def exit_code(decision: "Decision | None") -> int:
     """0: converged or still going; 3: stalled or budget spent."""
+    from al_leignn.core import DecisionKind
+
     return 3 if decision is not None and decision.kind in (DecisionKind.STALLED, DecisionKind.BUDGET_SPENT) else 0

@@ -9,14 +9,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from al_leignn.cli.options import Json, Workers, default_workers, print_json
-from al_leignn.dataset import DataKeys
-from al_leignn.units import GPA, MEV
 
 EnergyKey = Annotated[str, typer.Option(help="key of the energy (eV, whole cell)")]
 ForcesKey = Annotated[str, typer.Option(help="key of the forces (eV/Å)")]
 StressKey = Annotated[str, typer.Option(help="key of the stress (eV/Å^3, positive under tension)")]
 ModelFile = Annotated[Path, typer.Argument(help="checkpoint (.safetensors), or a campaign folder", metavar="MODEL")]
-KEYS = DataKeys()
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,15 +31,16 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="all random numbers derive from it")] = 0,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
     workers: Workers = None,
-    energy_key: EnergyKey = KEYS.energy,
-    forces_key: ForcesKey = KEYS.forces,
-    stress_key: StressKey = KEYS.stress,
+    energy_key: EnergyKey = "REF_energy",
+    forces_key: ForcesKey = "REF_forces",
+    stress_key: StressKey = "REF_stress",
     json: Json = False,
 ) -> None:
     """Fit a committee to labelled frames.
 
     Example: al-leignn train train.extxyz --out model.safetensors --members 4
     """
+    from al_leignn.dataset import DataKeys
     from al_leignn.train.standalone import fit_files, read_settings
 
     overrides = {key: value for key, value in (("members", members), ("steps", steps), ("device", device)) if value is not None}
@@ -67,9 +65,9 @@ def evaluate(
     model: ModelFile,
     data: Annotated[Path, typer.Argument(help="labelled frames (extended XYZ, .xz or .gz too)")],
     out: Annotated[Path | None, typer.Option(help="write the result (JSON) here too")] = None,
-    energy_key: EnergyKey = KEYS.energy,
-    forces_key: ForcesKey = KEYS.forces,
-    stress_key: StressKey = KEYS.stress,
+    energy_key: EnergyKey = "REF_energy",
+    forces_key: ForcesKey = "REF_forces",
+    stress_key: StressKey = "REF_stress",
     json: Json = False,
 ) -> None:
     """Errors of a potential on labelled frames, per element, with the calibration of its deviation.
@@ -79,7 +77,7 @@ def evaluate(
     from json import dumps
 
     from al_leignn.campaign.item import model_file
-    from al_leignn.dataset import read_user_data
+    from al_leignn.dataset import DataKeys, read_user_data
     from al_leignn.model.committee import Committee
     from al_leignn.store import write_atomic
     from al_leignn.validate.evaluate import evaluate as judge
@@ -148,6 +146,8 @@ def _bar() -> Progress:
 
 
 def _print_fit(fit: dict[str, Any]) -> None:
+    from al_leignn.units import GPA, MEV
+
     table = Table(title=f"{fit['model']}: {len(fit['members'])} members on {fit['frames']} frames")
     for name in ("member", "best step", "energy, meV/atom", "force, meV/Å", "stress, GPa"):
         table.add_column(name, justify="right")
@@ -162,6 +162,8 @@ def _print_fit(fit: dict[str, Any]) -> None:
 
 
 def _print_evaluation(found: dict[str, Any]) -> None:
+    from al_leignn.units import GPA, MEV
+
     table = Table(title=f"{found['committee']['n_frames']} frames, {found['committee']['n_atoms']} atoms")
     for name in ("", "energy MAE, meV/atom", "RMSE", "force MAE, meV/Å", "RMSE", "stress MAE, GPa"):
         table.add_column(name, justify="right")
