@@ -6,7 +6,8 @@ two processes; the rows of a table take turns, so that a busy machine is equally
     python benchmarks/md_step.py [--threads 1 2] [--atoms 64 512 4096] [--growth] [--peers]
 
 --growth adds 32,768 atoms: time per atom against 512 atoms, and peak memory per atom.
---peers adds NEP4 (calorine) and MACE (mace-torch), installed from PyPI into an environment in the user's cache folder.
+--peers adds NEP4 (calorine), PaiNN (schnetpack), MACE (mace-torch) and CHGNet, installed from PyPI into an environment in
+the user's cache folder.
 """
 
 import argparse
@@ -16,20 +17,20 @@ import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
+from peers import CUTOFF, MOST_ATOMS, PEERS, peers_python
 
 STEPS = 10
 """Steps that are timed: their median, but the mean where steps differ by design."""
 
-CUTOFF = 5.0
+ENOUGH_S = 20.0
+"""Slow models are stopped here, after three steps at least."""
 
 
 def leignn(members: int = 1, **options: Any) -> Any:
@@ -42,66 +43,14 @@ def leignn(members: int = 1, **options: Any) -> Any:
     return Committee(models, engine=options.pop("engine", "auto")).calculator(**options)
 
 
-def nep() -> Any:
-    """NEP4 for one element: n_max 10 10, basis size 8 8, l_max 4 2 1, 50 neurons."""
-    from calorine.calculators import CPUNEP
-
-    n, basis, neurons = 11, 9, 50
-    descriptors = n + n * (4 + 1 + 1)
-    network = neurons * (descriptors + 2) + 1
-    numbers = np.random.default_rng(0).normal(scale=0.1, size=network + 2 * n * basis)
-    header = f"nep4 1 Si\ncutoff {CUTOFF:g} {CUTOFF:g} 60 60\nn_max 10 10\nbasis_size 8 8\nl_max 4 2 1\nANN {neurons} 0\n"
-    folder = tempfile.TemporaryDirectory()
-    path = Path(folder.name) / "nep.txt"
-    path.write_text(header + "\n".join(f"{x:.7e}" for x in [*numbers, *np.full(descriptors, 0.01)]) + "\n")
-    calculator = CPUNEP(str(path))
-    calculator.folder = folder  # the file is read at the first step
-    return calculator
-
-
-def mace() -> Any:
-    """MACE 64x0e: 2 layers, max_ell 3, correlation 3."""
-    import torch
-    from e3nn import o3
-    from mace import modules
-    from mace.calculators import MACECalculator
-
-    torch.set_default_dtype(torch.float32)
-    blocks = modules.interaction_classes
-    model = modules.ScaleShiftMACE(
-        r_max=CUTOFF,
-        num_bessel=8,
-        num_polynomial_cutoff=5,
-        max_ell=3,
-        interaction_cls=blocks["RealAgnosticResidualInteractionBlock"],
-        interaction_cls_first=blocks["RealAgnosticInteractionBlock"],
-        num_interactions=2,
-        num_elements=1,
-        hidden_irreps=o3.Irreps("64x0e"),
-        MLP_irreps=o3.Irreps("16x0e"),
-        gate=torch.nn.functional.silu,
-        atomic_energies=np.array([0.0]),
-        avg_num_neighbors=28.0,
-        atomic_numbers=[14],
-        correlation=3,
-        radial_type="bessel",
-        radial_MLP=[64, 64, 64],
-        atomic_inter_scale=1.0,
-        atomic_inter_shift=0.0,
-    )
-    return MACECalculator(models=[model], device="cpu", default_dtype="float32")
-
-
-MODELS: dict[str, Callable[[], Any]] = {
+OURS: dict[str, Callable[[], Any]] = {
     "LEIGNN": leignn,
     "LEIGNN, network itself (eager)": lambda: leignn(engine="eager"),
     "committee of 4, every step": lambda: leignn(4),
     "committee of 4, every 10 steps": lambda: leignn(4, driver=0, deviation_every=10),
-    "NEP4": nep,
-    "MACE 64x0e": mace,
 }
-PEERS = ("NEP4", "MACE 64x0e")
-OURS = tuple(name for name in MODELS if name not in PEERS)
+REFERENCES = ("NEP4", "MACE 64x0e")
+"""Peers that times are compared with."""
 
 
 def silicon(n_atoms: int) -> Atoms:
@@ -120,7 +69,7 @@ def measure(name: str, n_atoms: int, threads: int) -> dict[str, float]:
     atoms, rng = silicon(n_atoms), np.random.default_rng(1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    atoms.calc = MODELS[name]()
+    atoms.calc = (OURS | PEERS)[name]()
     atoms.get_forces()
     first = time.perf_counter() - start
     times = []
@@ -129,6 +78,8 @@ def measure(name: str, n_atoms: int, threads: int) -> dict[str, float]:
         start = time.perf_counter()
         atoms.get_potential_energy(), atoms.get_forces()
         times.append(time.perf_counter() - start)
+        if len(times) >= 3 and sum(times) > ENOUGH_S:
+            break
     middle = statistics.fmean(times) if "every 10" in name else statistics.median(times)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return {"ms": 1e3 * middle, "first_s": first, "kB_per_atom": memory / n_atoms}
@@ -143,30 +94,14 @@ def measured(python: str, name: str, n_atoms: int, threads: int) -> dict[str, fl
     return result
 
 
-def peers_python() -> str:
-    """The interpreter of an environment with the peers, made at first use."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "al-leignn" / "peers"
-    python = str(folder / "bin" / "python")
-    probe = [python, "-c", "import mace, calorine"]
-    if not Path(python).exists() or subprocess.run(probe, check=False, capture_output=True).returncode:
-        import torch
-
-        print(f"installing peers into {folder}", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        # torch first and alone: left to the resolver, a build with gigabytes of GPU libraries may be fetched.
-        for wanted in ([f"torch=={torch.__version__.split('+')[0]}"], ["ase", "calorine", "mace-torch"]):
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
-    return python
-
-
 def table(n_atoms: int, threads: int, names: list[str], pythons: dict[str, str]) -> None:
     best: dict[str, float] = {}
     for _ in range(2):
         for name in names:
             best[name] = min(best.get(name, np.inf), measured(pythons[name], name, n_atoms, threads)["ms"])
-    print(f"\n{n_atoms} atoms, {threads} thread(s)\n{'':<34}{'ms':>9}" + "".join(f"{peer:>16}" for peer in PEERS))
+    print(f"\n{n_atoms} atoms, {threads} thread(s)\n{'':<34}{'ms':>9}" + "".join(f"{peer:>16}" for peer in REFERENCES))
     for name in names:
-        ratios = "".join(f"{f'{best[p] / best[name]:.2f} x' if p in best else '':>16}" for p in PEERS)
+        ratios = "".join(f"{f'{best[p] / best[name]:.2f} x' if p in best else '':>16}" for p in REFERENCES)
         print(f"{name:<34}{best[name]:9.2f}{ratios}", flush=True)
 
 
@@ -194,6 +129,6 @@ if __name__ == "__main__":
     pythons = dict.fromkeys(OURS, sys.executable) | (dict.fromkeys(PEERS, peers_python()) if given.peers else {})
     for threads in given.threads:
         for n_atoms in given.atoms:
-            table(n_atoms, threads, list(pythons), pythons)
+            table(n_atoms, threads, [name for name in pythons if n_atoms <= MOST_ATOMS.get(name, n_atoms)], pythons)
     if given.growth:
         growth(given.threads[0])
