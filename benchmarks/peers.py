@@ -22,7 +22,10 @@ PACKAGES = ("ase", "calorine==4.1", "mace-torch==0.3.16", "chgnet==0.4.2")
 SCHNETPACK = "schnetpack==2.1.1"
 """The last for Python 3.11. It asks for an old sympy, which would bring an old torch: installed without dependencies."""
 
-SCHNETPACK_NEEDS = ("hydra-core", "hydra-colorlog", "fasteners", "dirsync", "torch-ema", "matscipy", "tensorboardX", "pytorch-lightning")
+SCHNETPACK_NEEDS = (
+    *("hydra-core", "hydra-colorlog", "fasteners", "dirsync"),
+    *("torch-ema", "matscipy", "tensorboardX", "pytorch-lightning"),
+)
 
 
 def nep() -> Any:
