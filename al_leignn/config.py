@@ -55,8 +55,13 @@ class TrainConfig(Section):
     """Fitting of the committee."""
 
     members: Annotated[int, Field(ge=2)] = Field(4, description="committee members")
-    steps: Count = Field(3000, description="optimiser steps from scratch")
-    warm_steps: Count = Field(1000, description="optimiser steps when continuing from the previous iteration's weights")
+    steps: Literal["auto"] | Count = Field(
+        "auto", description="optimiser steps from scratch; auto: 3000, or 30 passes over the frames where that is more"
+    )
+    warm_steps: Literal["auto"] | Count = Field(
+        "auto",
+        description="optimiser steps when continuing from the previous iteration's weights; auto: a third of a fit from scratch",
+    )
     refit_every: Annotated[int, Field(ge=0)] = Field(
         4, description="refit from scratch every n iterations so that old minima do not trap the committee; 0: never"
     )
@@ -71,8 +76,9 @@ class TrainConfig(Section):
     force_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the force loss")
     stress_weight: Annotated[float, Field(ge=0)] = Field(0.2, description="weight of the stress loss, where labels have stress")
     holdout: Annotated[float, Field(ge=0, lt=0.5)] = Field(
-        0.1,
-        description="share of the trajectory blocks each member leaves out (another share for each) to choose its best weights",
+        0.0,
+        description="share of the trajectory blocks each member leaves out (another share for each) to choose its best weights; "
+        "0: it learns from all frames and keeps its last weights",
     )
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of training and exploration")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ase import Atoms
 
 from al_leignn.config import CampaignConfig, GpawConfig
+from al_leignn.train.schedule import planned_steps
 
 EXPECTED_ITERATIONS = 3
 """Small crystals converge in two or three iterations; liquids and alloys take more."""
@@ -51,7 +52,8 @@ def estimate(config: CampaignConfig, cells: list[Atoms], workers: int) -> Estima
     iterations = min(EXPECTED_ITERATIONS, config.budget.iterations)
     labels = min(per_structure * len(cells) + iterations * (config.select.budget + config.select.fresh), config.budget.labels)
     label_s = sum(_label_seconds(config, atoms) for atoms in cells) / len(cells)
-    steps = config.train.steps + iterations * config.train.warm_steps
+    sizes = [len(cells[n % len(cells)]) for n in range(labels)]
+    steps = sum(planned_steps(config.train, sizes, warm=warm) for warm in [False] + iterations * [True])
     train_s = config.train.members * steps * TRAIN_S_PER_STEP * config.train.batch_atoms / 64
     wall = (labels * label_s + train_s) / workers
     return Estimate(labels, label_s, labels * label_s / 3600, train_s / 3600, wall / 3600)

@@ -27,6 +27,7 @@ def train(item: Item) -> Outcome:
     """Fit one member: from the previous iteration's weights, or from scratch when it is time for a refit."""
     from al_leignn.model.threads import use_one_thread
     from al_leignn.train.baseline import fit_e0s
+    from al_leignn.train.schedule import planned_steps
     from al_leignn.train.trainer import fit_member
 
     use_one_thread()
@@ -49,7 +50,7 @@ def train(item: Item) -> Outcome:
         e0s=fit_e0s(item.dataset(1).train),
         start=None if refit else item.folder(Stage.TRAIN, i - 1, member) / MEMBER,
         out=item.scratch / MEMBER,
-        steps=config.train.steps if refit else config.train.warm_steps,
+        steps=planned_steps(config.train, [len(f.frame.atoms) for f in data.train], warm=not refit),
         progress=lambda done, total, _: item.report(done, total, "training steps"),
         resume_dir=item.unfinished,
     )

@@ -14,6 +14,7 @@ from al_leignn.core import LabelledFrame
 from al_leignn.model.committee import Committee
 from al_leignn.model.threads import use_one_thread
 from al_leignn.train.baseline import fit_e0s
+from al_leignn.train.schedule import planned_steps
 from al_leignn.train.trainer import FitReport, fit_member
 
 
@@ -38,7 +39,7 @@ class _Job:
             e0s=self.e0s,
             start=None,
             out=self.member(member),
-            steps=self.train.steps,
+            steps=planned_steps(self.train, [len(f.frame.atoms) for f in self.frames], warm=False),
             valid=self.valid,
         )
 

@@ -18,15 +18,10 @@ from al_leignn.model.leignn import LEIGNN
 from al_leignn.train.batches import Batch, Example, join, pack
 from al_leignn.train.loss import Tally, Units, Weights, measure
 from al_leignn.train.resume import Progress, load_progress, save_progress
+from al_leignn.train.schedule import rate_factor
 
 EVALUATIONS = 20
 """Evaluations on the holdout during one fit; each costs about as much as a third of an epoch of the holdout's size."""
-
-WARM_UP = 0.05
-"""Share of the steps in which the learning rate rises."""
-
-FINAL_RATE = 0.01
-"""Learning rate at the end relative to its peak."""
 
 BETAS = (0.9, 0.99)
 """Decay of AdamW's running moments. Fits are short, so the second one forgets the start sooner than is usual."""
@@ -150,15 +145,6 @@ class Fit:
             # Parameters the network does not use get no gradient, and the optimiser keeps nothing for them.
             moments = {key: tensors.get(f"{key}/{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
             self.optimiser.state[p] = {key: value.to(p.device) for key, value in moments.items() if value is not None}
-
-
-def rate_factor(step: int, steps: int) -> float:
-    """Learning rate at a step relative to its peak: linear rise, then half a cosine down to `FINAL_RATE`."""
-    rise = max(1, round(WARM_UP * steps))
-    if step < rise:
-        return (step + 1) / rise
-    fall = (step - rise) / max(1, steps - rise)
-    return FINAL_RATE + (1.0 - FINAL_RATE) * 0.5 * (1.0 + math.cos(math.pi * fall))
 
 
 def _optimiser(network: LEIGNN, rate: float, decay: float) -> torch.optim.AdamW:
