@@ -18,9 +18,9 @@ from al_leignn.campaign.layout import CONFIG
 from al_leignn.campaign.structures import read_structures
 from al_leignn.config import CampaignConfig, Section
 from al_leignn.core import Frame, Origin
-from al_leignn.dataset import read_user_data
 from al_leignn.errors import CampaignError
 from al_leignn.store import write_frames
+from al_leignn.userdata import read_user_data
 
 STRUCTURES = "structures"
 DATA = "data"

@@ -5,11 +5,12 @@ import numpy as np
 from al_leignn.campaign.item import Item, Outcome
 from al_leignn.campaign.layout import SELECTED
 from al_leignn.core import LabelFailure, LabelledFrame, Purpose, Stage
-from al_leignn.dataset import fresh_share, read_user_data, write_block
+from al_leignn.dataset import fresh_share, write_block
 from al_leignn.label.base import label_frame, make_labeller
 from al_leignn.labelstore import LabelStore
 from al_leignn.store import read_frame, read_labelled, write_frames
 from al_leignn.train.screening import set_aside
+from al_leignn.userdata import read_user_data
 
 LABEL = "label.extxyz"
 

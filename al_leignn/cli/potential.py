@@ -40,8 +40,8 @@ def train(
 
     Example: al-leignn train train.extxyz --out model.safetensors --members 4
     """
-    from al_leignn.dataset import DataKeys
     from al_leignn.train.standalone import fit_files, read_settings
+    from al_leignn.userdata import DataKeys
 
     overrides = {key: value for key, value in (("members", members), ("steps", steps), ("device", device)) if value is not None}
     network, fitting = read_settings(config, overrides)
@@ -77,9 +77,9 @@ def evaluate(
     from json import dumps
 
     from al_leignn.campaign.item import model_file
-    from al_leignn.dataset import DataKeys, read_user_data
     from al_leignn.model.committee import Committee
     from al_leignn.store import write_atomic
+    from al_leignn.userdata import DataKeys, read_user_data
     from al_leignn.validate.evaluate import evaluate as judge
 
     committee = Committee.load(model_file(model))

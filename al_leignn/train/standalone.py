@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from al_leignn.config import CampaignConfig, ModelConfig, TrainConfig, config_error
-from al_leignn.dataset import DataKeys, read_user_data
 from al_leignn.errors import ConfigError, DataError
 from al_leignn.train.committee import fit_committee
 from al_leignn.train.screening import set_aside
 from al_leignn.train.trainer import FitReport
+from al_leignn.userdata import DataKeys, read_user_data
 
 LEVEL = "as given"
 """Files given together are taken to be of one level of theory."""

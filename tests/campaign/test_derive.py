@@ -11,8 +11,8 @@ from ase.io import write
 from al_leignn.campaign.create import start_campaign
 from al_leignn.campaign.derive import derive
 from al_leignn.config import CampaignConfig, GpawConfig, load_config
-from al_leignn.dataset import read_user_data
 from al_leignn.errors import CampaignError, InputError, StructureError
+from al_leignn.userdata import read_user_data
 
 NO_OPTIONS: dict[str, object] = {
     "data": [],
