@@ -109,12 +109,24 @@ def check_structure(atoms: Atoms, where: str) -> None:
 
 
 def read_starts(layout: Layout, config: CampaignConfig) -> list[Atoms]:
-    """The campaign's structures, repeated for exploration and labelling."""
-    return [
-        atoms.repeat(config.explore.supercell) if atoms.pbc.all() else atoms
-        for path in layout.inside(config.structures)
-        for atoms in _read_plain(path) or [frame.atoms for frame in read_frames(path)]
-    ]
+    """The campaign's structures, repeated for exploration and labelling.
+
+    Raises
+    ------
+    StructureError
+        If a file does not hold exactly one: walkers are counted by files.
+    """
+    starts = []
+    for path in layout.inside(config.structures):
+        images = _read_plain(path) or [frame.atoms for frame in read_frames(path)]
+        if len(images) != 1:
+            raise StructureError(
+                f"the file holds {len(images)} structures instead of one",
+                where=str(path),
+                fix="give each a file of its own (`al-leignn init` does)",
+            )
+        starts.append(images[0].repeat(config.explore.supercell) if images[0].pbc.all() else images[0])
+    return starts
 
 
 def _read_plain(path: Path) -> list[Atoms]:

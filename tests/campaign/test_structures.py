@@ -8,7 +8,9 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.io import write
 
-from al_leignn.campaign.structures import read_structures
+from al_leignn.campaign.layout import Layout
+from al_leignn.campaign.structures import read_starts, read_structures
+from al_leignn.config import AseConfig, CampaignConfig
 from al_leignn.errors import StructureError
 
 MIXED = """data_mixed
@@ -88,3 +90,10 @@ def test_bad_files_are_refused_in_words(tmp_path: Path) -> None:
             read_structures(tmp_path / name)
         assert words in str(caught.value), name
         assert name in str(caught.value)
+
+
+def test_a_campaign_wants_one_structure_per_file(tmp_path: Path) -> None:
+    """Walkers are counted by files, so that two structures in one of them would be half explored."""
+    write(tmp_path / "two.extxyz", [bulk("Cu"), bulk("Cu", a=3.7)])
+    with pytest.raises(StructureError, match=r"(?s)2 structures instead of one.*two\.extxyz"):
+        read_starts(Layout(tmp_path), CampaignConfig(name="two", structures=["two.extxyz"], labeller=AseConfig(calculator="emt")))
