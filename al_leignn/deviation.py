@@ -10,11 +10,12 @@ def deviation(prediction: CommitteePrediction) -> Deviation:
 
     Atom i with member forces F_k and their mean F gets ``sqrt(mean_k |F_k - F|^2)``, eV/Å: the norm of the population
     standard deviation (ddof 0) of its force vector, as in DP-GEN (Zhang et al., Comput. Phys. Commun. 253, 107206,
-    2020). The standard deviation of the energy is per atom, eV/atom. NaN in any member makes the result NaN.
+    2020). The standard deviation of the energy is per atom, eV/atom. NaN or infinity in any member makes the result NaN.
     """
     forces = np.asarray(prediction.forces, dtype=np.float64)
     energy = np.asarray(prediction.energy, dtype=np.float64)
-    return Deviation(
-        per_atom=np.sqrt(forces.var(axis=0).sum(axis=-1)),
-        energy=float(energy.std()) / forces.shape[1],
-    )
+    with np.errstate(invalid="ignore"):
+        return Deviation(
+            per_atom=np.sqrt(forces.var(axis=0).sum(axis=-1)),
+            energy=float(energy.std()) / forces.shape[1],
+        )

@@ -16,7 +16,7 @@ from al_leignn.core import CommitteePrediction
 from al_leignn.errors import CheckpointError, ConfigError
 from al_leignn.model.checkpoint import load_members, save_members
 from al_leignn.model.graph import Graph, build_graph, collate
-from al_leignn.model.kernel import Kernel, kernel_for, weights_mark
+from al_leignn.model.kernel import Kernel, KernelError, kernel_for, warn_without_kernel, weights_mark
 from al_leignn.model.leignn import LEIGNN, Output
 from al_leignn.units import voigt
 
@@ -56,12 +56,13 @@ class Committee:
                     "members of a committee differ in network or species",
                     fix="take members of one training, with one [model] section",
                 )
-        self.members = list(members)
+        self.members = tuple(members)
         self.species = first.species
         self.cutoff = first.cutoff
         self.conservative = first.conservative
         self.size_consistent = first.size_consistent
         self.engine: Engine = engine
+        self._parameters = [parameter for member in members for parameter in member.parameters()]
         self._kernel: Kernel | None = None
         self._kernel_mark: tuple[tuple[int, int], ...] = ()
 
@@ -123,8 +124,7 @@ class Committee:
         """Stacked outputs of the chosen members (all by default), without gradients."""
         chosen = range(len(self)) if members is None else members
         graph = graph.to(self.device)
-        kernel = self._current_kernel()
-        outputs = kernel.evaluate(graph, chosen, stress=stress) if kernel else None
+        outputs = self._evaluate_fast(graph, chosen, stress=stress)
         if outputs is None:
             outputs = self._evaluate_eagerly(graph, [self.members[k] for k in chosen], stress=stress)
         return CommitteeOutput(
@@ -134,14 +134,27 @@ class Committee:
             stress=_stacked([o.stress for o in outputs]) if stress else None,
         )
 
+    def _evaluate_fast(self, graph: Graph, chosen: Sequence[int], *, stress: bool) -> list[Output] | None:
+        """What the kernel says; None where there is none, or none that can be trusted with these members and graphs."""
+        kernel = self._current_kernel()
+        if kernel is None:
+            return None
+        try:
+            return kernel.evaluate(graph, chosen, stress=stress)
+        except KernelError as error:
+            self._kernel = None  # until weights change
+            warn_without_kernel(error)
+            return None
+
     def _evaluate_eagerly(self, graph: Graph, members: Sequence[LEIGNN], *, stress: bool) -> list[Output]:
-        edges = members[0].edges(graph) if len(members) > 1 else None
-        return [member(graph, stress=stress, edges=edges) for member in members]
+        with torch.no_grad():  # members turn gradients on where they need them
+            edges = members[0].edges(graph) if len(members) > 1 else None
+            return [member(graph, stress=stress, edges=edges) for member in members]
 
     def _current_kernel(self) -> Kernel | None:
         """The kernel with the members' weights of now; None where there is none."""
         if self.engine == "auto":
-            mark = weights_mark(self.members)
+            mark = weights_mark(self._parameters)
             if mark != self._kernel_mark:
                 self._kernel, self._kernel_mark = kernel_for(self.members), mark
         return self._kernel

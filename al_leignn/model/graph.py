@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,7 @@ FAR = 1e3
 class Graph:
     """One or many structures as tensors on one device.
 
-    Edges run both ways, sorted by centre. `rows` lists them once more as a table, because sums over a rectangle
-    of neighbours are matrix products, which are far cheaper than scattered sums.
+    Edges run both ways, sorted by centre.
 
     To move atoms without a new neighbour search, use `dataclasses.replace(graph, positions=..., cell=...)`; edges
     longer than the model's cutoff contribute nothing.
@@ -50,12 +50,25 @@ class Graph:
     n_structures: int
     periodic: Bool[Tensor, " structures"]
     """Periodic in three dimensions, so stress is defined."""
-    rows: Int[Tensor, "atoms width"]
-    """Edges of each centre; filled up with the number of edges, which is no edge."""
 
     @property
     def n_atoms(self) -> int:
         return self.species.shape[0]
+
+    @cached_property
+    def rows(self) -> Int[Tensor, "atoms width"]:
+        """Edges of each centre; filled up with the number of edges, which is no edge.
+
+        Sums over a rectangle of neighbours are matrix products, which are far cheaper than scattered sums.
+        """
+        n_edges = self.centre.shape[0]
+        counts = torch.bincount(self.centre, minlength=self.n_atoms)
+        width = int(counts.max()) if n_edges else 0
+        first = counts.cumsum(0) - counts
+        rows = torch.full((self.n_atoms, width), n_edges, dtype=torch.int64, device=self.centre.device)
+        edges = torch.arange(n_edges, device=self.centre.device)
+        rows[self.centre, edges - first[self.centre]] = edges
+        return rows
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Graph":
         """Copy to a device; `dtype` applies to the floating-point fields."""
@@ -78,6 +91,12 @@ class Graph:
             return self.shift @ self.cell[0]
         cell = self.cell.index_select(0, self.structure.index_select(0, self.centre))
         return (self.shift.unsqueeze(2) * cell).sum(1)
+
+    def lengths(self, offsets: Float[Tensor, "edges 3"] | None = None) -> Float[Tensor, " edges"]:
+        """Length of each edge, Å; `offsets` spares their computation where they are known."""
+        ends = self.positions.index_select(0, self.neighbour) - self.positions.index_select(0, self.centre)
+        vectors = ends + (self.offsets() if offsets is None else offsets)
+        return (vectors.square() @ vectors.new_ones(3)).sqrt()  # a sum over rows of three is several times slower
 
     def vectors(self, neighbours: Int[Tensor, "atoms width"]) -> Float[Tensor, "atoms width 3"]:
         """Vector from centre to neighbour of each entry of `rows`, Å; padding has length `FAR`."""
@@ -137,18 +156,16 @@ def build_graph(atoms: Atoms, cutoff: float, species: Sequence[int], dtype: torc
             where=str(atoms.symbols),
             fix="remove one of them, or check the cell and its periodicity",
         )
-    centre = torch.from_numpy(i.astype(np.int64))
     return Graph(
         species=torch.from_numpy(index),
         positions=torch.tensor(atoms.positions, dtype=dtype),
         cell=torch.tensor(np.where(atoms.pbc[:, None], cell, 0.0), dtype=dtype).unsqueeze(0),
         structure=torch.zeros(len(atoms), dtype=torch.int64),
-        centre=centre,
+        centre=torch.from_numpy(i.astype(np.int64)),
         neighbour=torch.from_numpy(j.astype(np.int64)),
         shift=torch.tensor(shift, dtype=dtype),
         n_structures=1,
         periodic=torch.tensor([bool(atoms.pbc.all())]),
-        rows=_rows(centre, len(atoms)),
     )
 
 
@@ -158,45 +175,44 @@ def collate(graphs: Sequence[Graph]) -> Graph:
         return graphs[0]
     structures = np.cumsum([0] + [g.n_structures for g in graphs])
     atoms = np.cumsum([0] + [g.n_atoms for g in graphs])
-    centre = torch.cat([g.centre + int(first) for g, first in zip(graphs, atoms, strict=False)])
     return Graph(
         species=torch.cat([g.species for g in graphs]),
         positions=torch.cat([g.positions for g in graphs]),
         cell=torch.cat([g.cell for g in graphs]),
         structure=torch.cat([g.structure + int(first) for g, first in zip(graphs, structures, strict=False)]),
-        centre=centre,
+        centre=torch.cat([g.centre + int(first) for g, first in zip(graphs, atoms, strict=False)]),
         neighbour=torch.cat([g.neighbour + int(first) for g, first in zip(graphs, atoms, strict=False)]),
         shift=torch.cat([g.shift for g in graphs]),
         n_structures=int(structures[-1]),
         periodic=torch.cat([g.periodic for g in graphs]),
-        rows=_rows(centre, int(atoms[-1])),
     )
 
 
 def select_edges(graph: Graph, keep: Int[Tensor, " kept"]) -> Graph:
     """The same structures with some of their edges, given in ascending order."""
-    centre = graph.centre[keep]
-    rows = _rows(centre, graph.n_atoms)
-    return replace(graph, centre=centre, neighbour=graph.neighbour[keep], shift=graph.shift[keep], rows=rows)
+    return replace(graph, centre=graph.centre[keep], neighbour=graph.neighbour[keep], shift=graph.shift[keep])
+
+
+def select_atoms(graph: Graph, keep: Int[Tensor, " kept"]) -> Graph:
+    """The same structures with some of their atoms, given in ascending order, and the edges between these."""
+    index = torch.full((graph.n_atoms,), -1, dtype=torch.int64, device=keep.device)
+    index[keep] = torch.arange(len(keep), device=keep.device)
+    centre, neighbour = index[graph.centre], index[graph.neighbour]
+    inside = (centre >= 0) & (neighbour >= 0)
+    return replace(
+        graph,
+        species=graph.species[keep],
+        positions=graph.positions[keep],
+        structure=graph.structure[keep],
+        centre=centre[inside],
+        neighbour=neighbour[inside],
+        shift=graph.shift[inside],
+    )
 
 
 def trim(graph: Graph, cutoff: float) -> Graph:
     """The same graph without the edges longer than `cutoff` (Å)."""
-    offset = graph.offsets()
-    ends = graph.positions.index_select(0, graph.neighbour) + offset
-    square = (ends - graph.positions.index_select(0, graph.centre)).square().sum(1)
-    return select_edges(graph, (square < cutoff**2).nonzero().squeeze(1))
-
-
-def _rows(centre: Int[Tensor, " edges"], n_atoms: int) -> Int[Tensor, "atoms width"]:
-    n_edges = centre.shape[0]
-    counts = torch.bincount(centre, minlength=n_atoms)
-    width = int(counts.max()) if n_edges else 0
-    first = counts.cumsum(0) - counts
-    rows = torch.full((n_atoms, width), n_edges, dtype=torch.int64, device=centre.device)
-    edges = torch.arange(n_edges, device=centre.device)
-    rows[centre, edges - first[centre]] = edges
-    return rows
+    return select_edges(graph, (graph.lengths() < cutoff).nonzero().squeeze(1))
 
 
 def _species_index(atoms: Atoms, species: Sequence[int]) -> Int[np.ndarray, " atoms"]:

@@ -1,7 +1,7 @@
 """Fast inference on a CPU: the passes of native/kernel.cpp, compiled at first use, checked, and called with a model's weights.
 
 Nothing here is needed: whatever stands in the way (no compiler, another preset, a result that differs from the network's),
-`Committee` evaluates the network itself, with a warning where a user would not expect it.
+`Committee` evaluates the network itself, with a `KernelWarning` where a user would not expect it.
 """
 
 import copy
@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase import Atoms
-from ase.data import covalent_radii
+from ase.data import chemical_symbols, covalent_radii
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from al_leignn.model.graph import Graph, build_graph
+from al_leignn.model.graph import Graph, build_graph, select_atoms
 from al_leignn.model.layers import Perceptron
 from al_leignn.model.leignn import LEIGNN, Output
 from al_leignn.model.local import LocalNetwork, Message, Update
@@ -43,8 +43,16 @@ _TOLERANCE = {torch.float32: 5e-4, torch.float64: 1e-9}
 """Largest difference from the network in float64, relative to the largest value."""
 
 
+_TRIAL_ATOMS = 128
+"""Of a larger graph, this many neighbouring atoms are compared with the network."""
+
+
 class KernelError(Exception):
     """The kernel cannot be used; the message says why."""
+
+
+class KernelWarning(RuntimeWarning):
+    """A potential that could be evaluated by the kernel is not, and takes several times longer."""
 
 
 class _Structures(ctypes.Structure):
@@ -83,7 +91,9 @@ class _EdgeList:
 class Kernel:
     """Members of a committee, ready for fast inference on a CPU.
 
-    Weights are copied when it is made; `weights_mark` tells whether they have changed since.
+    Weights are copied when it is made; `weights_mark` tells whether they have changed since. Energies, forces and stress of
+    every member are compared with its network in float64: when the kernel is made, on random structures, and again on the
+    first graph that it is used for.
 
     Parameters
     ----------
@@ -108,13 +118,27 @@ class Kernel:
         self._e0 = [torch.tensor([m.e0s[z] for z in m.species], dtype=torch.float64) for m in members]
         self._edges: _EdgeList | None = None
         self._memory = torch.empty(0, dtype=torch.uint8)
-        self._check()
+        for atoms in _trial_structures(first.species):
+            self._compare(build_graph(atoms, first.cutoff, first.species))
+        self._compared_in_use = False
 
     def evaluate(self, graph: Graph, members: Sequence[int], *, stress: bool) -> list[Output] | None:
-        """What `LEIGNN.forward` says for each of the chosen members; None for a graph with edges that have no reverse."""
+        """What `LEIGNN.forward` says for each of the chosen members; None for a graph with edges that have no reverse.
+
+        Raises
+        ------
+        KernelError
+            On the first graph with finite positions, a result is not the network's.
+        """
         edges = self._edge_list(graph)
         if edges is None:
             return None
+        if not self._compared_in_use and bool(torch.isfinite(graph.positions).all()):
+            self._compare(_part(graph))
+            self._compared_in_use = True
+        return self._evaluate(graph, edges, members, stress=stress)
+
+    def _evaluate(self, graph: Graph, edges: _EdgeList, members: Sequence[int], *, stress: bool) -> list[Output]:
         positions, cell = (t.double().contiguous() for t in (graph.positions, graph.cell))
         structures = _Structures(
             graph.n_atoms, graph.n_structures, len(edges.neighbour), edges.widest,
@@ -171,25 +195,29 @@ class Kernel:
         self._edges = _EdgeList(graph.neighbour, shift, first, widest)
         return self._edges
 
-    def _check(self) -> None:
-        """Compare every member with its network in float64, with and without a pair inside its core."""
-        for atoms in _trial_structures(self._members[0].species):
-            graph = build_graph(atoms, self._members[0].cutoff, self._members[0].species)
-            outputs = self.evaluate(graph, range(len(self._members)), stress=True)
-            assert outputs is not None
-            for k, (member, output, e0) in enumerate(zip(self._members, outputs, self._e0, strict=True)):
-                truth = copy.deepcopy(member).double()(graph, stress=True)
-                e0_of_atom = e0[graph.species]
-                for name, value, expected in (
-                    ("energies", output.node_energy - e0_of_atom, truth.node_energy - e0_of_atom),
-                    ("forces", output.forces, truth.forces),
-                    ("stress", output.stress, truth.stress),
-                ):
-                    assert value is not None
-                    assert expected is not None
-                    error = (value.double() - expected).abs().max()
-                    if not error <= _TOLERANCE[self.dtype] * (expected.abs().max() + 1e-3 * member.energy_scale):
-                        raise KernelError(f"{name} of member {k} differ from the network's by {error:.1e}")
+    def _compare(self, graph: Graph) -> None:
+        """Every member with its network in float64; raises `KernelError` where they differ."""
+        edges = self._edge_list(graph)
+        assert edges is not None
+        outputs = self._evaluate(graph, edges, range(len(self._members)), stress=True)
+        for k, (member, output, e0) in enumerate(zip(self._members, outputs, self._e0, strict=True)):
+            truth = copy.deepcopy(member).double()(graph, stress=True)
+            e0_of_atom = e0[graph.species]
+            for name, unit, value, expected in (
+                ("energies", "eV", output.node_energy - e0_of_atom, truth.node_energy - e0_of_atom),
+                ("forces", "eV/Å", output.forces, truth.forces),
+                ("stress", "eV/Å^3", output.stress, truth.stress),
+            ):
+                assert value is not None
+                assert expected is not None
+                error = (value.double() - expected).abs().max()
+                size = expected.abs().max()
+                if not error <= _TOLERANCE[self.dtype] * (size + 1e-3 * member.energy_scale):
+                    formula = "".join(chemical_symbols[z] for z in member.species)
+                    raise KernelError(
+                        f"{name} of member {k} differ from the network's by {error:.1e} {unit}, of {size:.1e} at most "
+                        f"({graph.n_atoms} atoms, species {formula}, {self.dtype})"
+                    )
 
 
 def kernel_for(members: Sequence[LEIGNN]) -> Kernel | None:
@@ -204,17 +232,31 @@ def kernel_for(members: Sequence[LEIGNN]) -> Kernel | None:
     try:
         return Kernel(members)
     except KernelError as error:
-        warnings.warn(f"no compiled kernel, so potentials run several times slower: {error}", RuntimeWarning, stacklevel=2)
+        warn_without_kernel(error)
         return None
+
+
+def warn_without_kernel(reason: KernelError) -> None:
+    """Say why potentials are slow."""
+    text = f"the compiled kernel is not used: {reason}. Networks are evaluated by torch, several times slower"
+    warnings.warn(text, KernelWarning, stacklevel=3)
 
 
 def _pointers(*tensors: Tensor) -> Iterator[ctypes.c_void_p]:
     return (ctypes.c_void_p(t.data_ptr()) for t in tensors)
 
 
-def weights_mark(members: Sequence[LEIGNN]) -> tuple[tuple[int, int], ...]:
-    """Changes whenever weights are replaced or changed in place; changes through `.data` go unnoticed."""
-    return tuple((p.data_ptr(), p._version) for member in members for p in member.parameters())
+def weights_mark(parameters: Sequence[Tensor]) -> tuple[tuple[int, int], ...]:
+    """Changes whenever parameters are changed in place or moved to another type; changes through `.data` go unnoticed."""
+    return tuple((p.data_ptr(), p._version) for p in parameters)
+
+
+def _part(graph: Graph) -> Graph:
+    """The graph, or as many of its atoms around the first one as can be compared in no time."""
+    if graph.n_atoms <= _TRIAL_ATOMS:
+        return graph
+    distances = (graph.positions - graph.positions[0]).square().sum(1)
+    return select_atoms(graph, distances.topk(_TRIAL_ATOMS, largest=False).indices.sort().values)
 
 
 def _trial_structures(species: Sequence[int]) -> Iterator[Atoms]:
@@ -320,7 +362,7 @@ def _library(features: int, radial: int, dtype: torch.dtype) -> ctypes.CDLL:
             write_atomic(path, binary + hashlib.sha256(binary).digest())
         library = ctypes.CDLL(str(path))
     except (OSError, RuntimeError) as error:
-        raise KernelError(f"the kernel cannot be compiled, kept or loaded: {error}") from None
+        raise KernelError(f"it cannot be compiled, kept or loaded: {error}") from None
     for function in (library.lanes, library.index_edges, library.workspace_size):
         function.restype = ctypes.c_int64
     return library

@@ -96,7 +96,7 @@ def test_moving_to_another_precision_touches_floats_only() -> None:
     graph = build_graph(bulk("Si"), 4.0, (14,)).to("cpu", torch.float32)
     kinds = {f.name: getattr(graph, f.name).dtype for f in fields(graph) if isinstance(getattr(graph, f.name), torch.Tensor)}
     assert {name for name, dtype in kinds.items() if dtype == torch.float32} == {"positions", "cell", "shift"}
-    assert kinds["rows"] == torch.int64
+    assert kinds["neighbour"] == torch.int64
 
 
 def broken(**changes: object) -> Atoms:
