@@ -103,7 +103,8 @@ def explore(
     Raises
     ------
     ConfigError
-        A target that is not physical, or a potential whose forces are not a gradient in nve or npt.
+        A target that is not physical; in nve or npt also a potential whose forces are not a gradient, or that is not
+        size-consistent.
     StructureError
         An element the potential does not know, or npt without a fully periodic cell.
     """
@@ -188,6 +189,12 @@ def _check(potential: Potential, walkers: Sequence[Walker], config: ExploreConfi
             f"forces predicted directly are not a gradient: they heat an {config.ensemble} run without end",
             where="model.direct_forces",
             fix='set it to false, or explore with ensemble = "nvt", whose thermostat takes the heat away',
+        )
+    if not potential.size_consistent and config.ensemble != "nvt":
+        raise ConfigError(
+            f"a virtual node ties every atom to the mean of all, so what an {config.ensemble} run measures depends on its size",
+            where="model.preset",
+            fix='train with preset = "local", or explore with ensemble = "nvt"',
         )
     for walker in walkers:
         where = f"walker {walker.index} ({walker.atoms.symbols})"

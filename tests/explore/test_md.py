@@ -231,6 +231,24 @@ def test_forces_without_an_energy_may_not_run_where_energy_matters(lennard_jones
     assert run(lennard_jones(conservative=False), [argon()]).samples
 
 
+@pytest.mark.parametrize("direct_forces", [False, True])
+def test_the_published_network_may_run_with_a_thermostat_only(direct_forces: bool) -> None:
+    model = committee(preset="paper", direct_forces=direct_forces)
+    walkers = [Walker(0, bulk("Si", cubic=True), 300.0)]
+    for ensemble in ("nve", "npt"):
+        with pytest.raises(ConfigError, match="not a gradient" if direct_forces else "virtual node"):
+            run(model, walkers, ensemble=ensemble)
+        with pytest.raises(ConfigError, match=r"model\.(preset|direct_forces)"):
+            run_md(
+                model,
+                walkers[0],
+                ExploreConfig(ensemble=ensemble, steps=1),
+                seed=np.random.SeedSequence(0),
+                on_sample=pytest.fail,  # type: ignore[arg-type]
+            )
+    assert run(model, walkers, steps=1, stride=1, timestep_fs=0.1).samples
+
+
 @pytest.mark.parametrize("temperature", [0.0, -5.0, np.nan, np.inf])
 def test_temperatures_must_be_temperatures(lennard_jones: Any, temperature: float) -> None:
     with pytest.raises(ConfigError, match="walker 0"):
@@ -279,9 +297,9 @@ def test_velocities_that_come_with_the_structure_are_kept(lennard_jones: Any) ->
 # --- the committee itself --------------------------------------------------------------------------------
 
 
-def committee(dtype: torch.dtype = torch.float64) -> Committee:
+def committee(dtype: torch.dtype = torch.float64, **settings: Any) -> Committee:
     """Untrained members with weak forces: not silicon, but as smooth as a potential should be."""
-    config = ModelConfig(features=4, radial=4, cutoff=4.0)
+    config = ModelConfig(features=4, radial=4, cutoff=4.0, **settings)
     members = [
         LEIGNN(config, [1, 8, 14], e0s={1: 0, 8: 0, 14: 0}, energy_scale=0.2, mean_neighbours=16.0, seed=k).to(dtype)
         for k in range(3)

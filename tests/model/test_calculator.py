@@ -15,6 +15,7 @@ from al_leignn.errors import ConfigError, StructureError
 from al_leignn.model.calculator import LeignnCalculator
 from al_leignn.model.committee import Committee
 from al_leignn.model.leignn import LEIGNN
+from al_leignn.validate.physics import nve_drift
 
 MakeModel = Callable[..., LEIGNN]
 MakeAtoms = Callable[[int], Atoms]
@@ -172,3 +173,16 @@ def test_energy_is_conserved_in_microcanonical_dynamics(make_model: MakeModel, c
     # Verlet's error shrinks with the square of the time step.
     assert drifts[1] < 0.4 * drifts[0]
     assert drifts[1] / len(atoms) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_trained_model_drifts_by_less_than_a_tenth_of_a_millielectronvolt(
+    trained: list[LEIGNN], metal: MakeAtoms, dtype: torch.dtype
+) -> None:
+    """Per atom and picosecond, at a time step of 2 fs."""
+    atoms = metal(0) * (2, 2, 2)
+    calculator = Committee(trained).calculator(dtype=dtype)
+    gate = nve_drift(atoms, calculator, np.random.default_rng(0), temperature=300.0, steps=600, timestep_fs=2.0, limit=0.1)
+    assert calculator.committee.compiled
+    assert gate.passed
+    assert gate.value < 0.1

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from al_leignn.errors import CheckpointError, ConfigError, StructureError
 from al_leignn.model.checkpoint import save_member
@@ -18,13 +20,21 @@ MakeModel = Callable[..., LEIGNN]
 MakeAtoms = Callable[[int], Atoms]
 
 
-@pytest.fixture(params=["local", "paper"])
-def committee(request: pytest.FixtureRequest, make_model: MakeModel) -> Committee:
-    return Committee([make_model(request.param, seed=k) for k in range(3)])
+@pytest.fixture(scope="session", params=["local", "local, eager", "local, trained", "paper", "paper-direct"])
+def committee(request: pytest.FixtureRequest, make_model: MakeModel, trained: list[LEIGNN]) -> Committee:
+    preset, _, more = request.param.partition(", ")
+    if more == "trained":
+        return Committee([*trained, make_model()])
+    direct = {"direct_forces": True} if preset == "paper-direct" else {}
+    members = [make_model(preset.removesuffix("-direct"), seed=k, **direct) for k in range(3)]
+    return Committee(members, engine="eager" if more == "eager" else "auto")
 
 
-def test_evaluation_is_a_loop_over_members(committee: Committee, crystal: MakeAtoms, cluster: MakeAtoms) -> None:
-    graph = collate([build_graph(a, committee.cutoff, committee.species) for a in (crystal(0), cluster(0))])
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000))
+def test_evaluation_is_a_loop_over_members(committee: Committee, crystal: MakeAtoms, cluster: MakeAtoms, seed: int) -> None:
+    graph = collate([build_graph(a, committee.cutoff, committee.species) for a in (crystal(seed), cluster(seed))])
+    assert committee.compiled == (committee.engine == "auto" and committee.size_consistent)
     together = committee.evaluate(graph, stress=True)
     for k, member in enumerate(committee.members):
         alone = member(graph, stress=True)
@@ -64,7 +74,7 @@ def test_stress_is_in_voigt_order(committee: Committee, crystal: MakeAtoms) -> N
 
 def test_one_file_holds_all_members(committee: Committee, crystal: MakeAtoms, tmp_path: Path) -> None:
     committee.save(tmp_path / "committee.safetensors")
-    again = Committee.load(tmp_path / "committee.safetensors")
+    again = Committee.load(tmp_path / "committee.safetensors", engine=committee.engine)
     np.testing.assert_array_equal(again.predict([crystal(0)])[0].forces, committee.predict([crystal(0)])[0].forces)
     single = Committee.load(str(tmp_path / "committee.safetensors"), dtype=torch.float32)
     assert single.members[0].dtype == torch.float32
@@ -74,7 +84,7 @@ def test_a_committee_is_read_from_files_of_members(committee: Committee, crystal
     paths = [tmp_path / f"{k}.safetensors" for k in range(3)]
     for member, path in zip(committee.members, paths, strict=True):
         save_member(member, path)
-    again = Committee.load(paths)
+    again = Committee.load(paths, engine=committee.engine)
     np.testing.assert_array_equal(again.predict([crystal(0)])[0].forces, committee.predict([crystal(0)])[0].forces)
 
 

@@ -1,5 +1,6 @@
 """Laws of physics, for every kind of model, in double precision. What a kind gives up is asserted as given up."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -8,12 +9,14 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
+from ase.data import covalent_radii
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float
 
 from al_leignn.model.graph import build_graph, collate
 from al_leignn.model.leignn import LEIGNN, Output
+from al_leignn.model.repulsion import REACH
 
 Evaluate = Callable[[LEIGNN, Atoms], Output]
 MakeAtoms = Callable[[int], Atoms]
@@ -50,14 +53,15 @@ def test_rotation_and_reflection_turn_the_results_along(
     model: LEIGNN, make_atoms: MakeAtoms, evaluate: Evaluate, random_rotation: Rotation, seed: int
 ) -> None:
     atoms = make_atoms(seed)
-    rotation = random_rotation(seed)
-    turned = atoms.copy()
-    turned.set_cell(atoms.cell.array @ rotation.T)
-    turned.positions = atoms.positions @ rotation.T
-    before, after = evaluate(model, atoms), evaluate(model, turned)
-    close(numpy(after.node_energy), numpy(before.node_energy))
-    close(numpy(after.forces), numpy(before.forces) @ rotation.T)
-    close(numpy(after.stress)[0], rotation @ numpy(before.stress)[0] @ rotation.T)
+    before = evaluate(model, atoms)
+    for rotation in (random_rotation(seed), -random_rotation(seed)):
+        turned = atoms.copy()
+        turned.set_cell(atoms.cell.array @ rotation.T)
+        turned.positions = atoms.positions @ rotation.T
+        after = evaluate(model, turned)
+        close(numpy(after.node_energy), numpy(before.node_energy))
+        close(numpy(after.forces), numpy(before.forces) @ rotation.T)
+        close(numpy(after.stress)[0], rotation @ numpy(before.stress)[0] @ rotation.T)
 
 
 @few
@@ -90,14 +94,19 @@ def test_forces_are_minus_the_gradient_of_the_energy(
     assert slope == pytest.approx(-(forces * direction).sum(), rel=1e-6, abs=1e-7)
 
 
-def test_a_direct_head_is_not_conservative_and_says_so(make_model: MakeModel, crystal: MakeAtoms, evaluate: Evaluate) -> None:
+@few
+@given(seed=seeds)
+def test_a_direct_head_gives_up_conservation_and_says_so(
+    make_model: MakeModel, crystal: MakeAtoms, evaluate: Evaluate, seed: int
+) -> None:
     model = make_model("paper", direct_forces=True)
-    atoms = crystal(0)
+    atoms = crystal(seed)
     forces = numpy(evaluate(model, atoms).forces)
-    direction = np.random.default_rng(0).normal(size=forces.shape)
+    direction = np.random.default_rng(seed).normal(size=forces.shape)
     slope = _slope(lambda h: _moved(atoms, h * direction), model, evaluate)
     assert not model.conservative
     assert abs(slope + (forces * direction).sum()) > 0.01
+    assert np.abs(forces.sum(axis=0)).max() > 1e-4
 
 
 @few
@@ -118,8 +127,10 @@ def test_stress_is_the_derivative_by_strain_over_volume(model: LEIGNN, crystal: 
     assert slope == pytest.approx((stress * strain).sum(), rel=1e-6, abs=1e-8)
 
 
-def test_net_force_and_torque_vanish(conservative: LEIGNN, make_atoms: MakeAtoms, evaluate: Evaluate) -> None:
-    atoms = make_atoms(3)
+@few
+@given(seed=seeds)
+def test_net_force_and_torque_vanish(conservative: LEIGNN, make_atoms: MakeAtoms, evaluate: Evaluate, seed: int) -> None:
+    atoms = make_atoms(seed)
     forces = numpy(evaluate(conservative, atoms).forces)
     size = np.abs(forces).max()
     close(forces.sum(axis=0) / size, 0.0, atol=1e-12)
@@ -127,21 +138,57 @@ def test_net_force_and_torque_vanish(conservative: LEIGNN, make_atoms: MakeAtoms
         close(np.cross(atoms.positions, forces).sum(axis=0) / size, 0.0, atol=1e-11)
 
 
-def test_a_supercell_has_a_multiple_of_the_energy(model: LEIGNN, crystal: MakeAtoms, evaluate: Evaluate) -> None:
-    atoms = crystal(1)
-    one, many = evaluate(model, atoms), evaluate(model, atoms * (2, 1, 3))
-    close(numpy(many.energy), 6 * numpy(one.energy), rtol=1e-12)
-    close(numpy(many.forces), np.tile(numpy(one.forces), (6, 1)))
+@few
+@given(seed=seeds, repeats=st.sampled_from([(2, 1, 1), (1, 3, 1), (2, 1, 2)]))
+def test_a_supercell_has_a_multiple_of_the_energy(
+    model: LEIGNN, crystal: MakeAtoms, evaluate: Evaluate, seed: int, repeats: tuple[int, int, int]
+) -> None:
+    atoms = crystal(seed)
+    n = int(np.prod(repeats))
+    one, many = evaluate(model, atoms), evaluate(model, atoms * repeats)
+    close(numpy(many.energy), n * numpy(one.energy), rtol=1e-12)
+    close(numpy(many.forces), np.tile(numpy(one.forces), (n, 1)))
     close(numpy(many.stress), numpy(one.stress))
 
 
-def test_size_consistency_holds_or_is_declared_lost(model: LEIGNN, cluster: MakeAtoms, evaluate: Evaluate) -> None:
-    one, other = cluster(0), cluster(1)
+@few
+@given(seed=seeds)
+def test_far_fragments_do_not_notice_each_other_or_are_declared_to(
+    model: LEIGNN, cluster: MakeAtoms, evaluate: Evaluate, seed: int
+) -> None:
+    one, other = cluster(seed), cluster(seed + 1)[:5]
     other.positions += 50.0
-    apart = numpy(evaluate(model, one).energy) + numpy(evaluate(model, other[:5]).energy)
-    difference = abs(float((numpy(evaluate(model, one + other[:5]).energy) - apart)[0]))
+    together, apart = evaluate(model, one + other), [evaluate(model, atoms) for atoms in (one, other)]
+    difference = abs(float(together.energy - apart[0].energy - apart[1].energy))
     assert model.size_consistent == (model.config.preset == "local")
-    assert difference < 1e-9 if model.size_consistent else difference > 1e-5
+    if model.size_consistent:
+        assert difference < 1e-9
+        close(numpy(together.node_energy), np.concatenate([numpy(o.node_energy) for o in apart]), rtol=1e-12)
+        close(numpy(together.forces), np.concatenate([numpy(o.forces) for o in apart]), atol=1e-12)
+    else:
+        assert difference > 1e-5
+
+
+@few
+@given(seed=seeds)
+def test_energy_and_force_are_continuous_where_the_repulsion_begins(
+    model: LEIGNN, evaluate: Evaluate, random_rotation: Rotation, seed: int
+) -> None:
+    core = REACH * (covalent_radii[14] + covalent_radii[8])
+    axis, third = random_rotation(seed)[:2]
+
+    def at(r: float) -> Output:
+        return evaluate(model, Atoms("SiOH", positions=[0 * axis, r * axis, 1.6 * third]))
+
+    h = 1e-6
+    inside, inner, outer, outside = (at(core + k * h) for k in (-2, -1, 1, 2))
+    pull = [float((numpy(o.forces)[1] * axis).sum()) for o in (inside, inner, outer, outside)]
+    # The slope of the force is the same on both sides, and no jump adds to it between them.
+    slope = (pull[1] - pull[0]) / h
+    assert (pull[3] - pull[2]) / h == pytest.approx(slope, rel=0.05, abs=0.05)
+    assert (pull[2] - pull[1]) / (2 * h) == pytest.approx(slope, rel=0.05, abs=0.05)
+    if model.conservative:
+        assert float(outer.energy - inner.energy) == pytest.approx(-h * (pull[1] + pull[2]), abs=1e-9)
 
 
 def test_energy_force_and_curvature_are_continuous_through_the_cutoff(model: LEIGNN, evaluate: Evaluate) -> None:
@@ -175,10 +222,13 @@ def test_second_derivatives_are_finite_where_vectors_vanish(conservative: LEIGNN
         assert stiffness[0] == pytest.approx(stiffness[1], rel=1e-2)
 
 
+@few
+@given(seed=seeds)
 def test_a_batch_gives_what_single_structures_give(
-    model: LEIGNN, crystal: MakeAtoms, cluster: MakeAtoms, evaluate: Evaluate
+    model: LEIGNN, crystal: MakeAtoms, cluster: MakeAtoms, evaluate: Evaluate, seed: int
 ) -> None:
-    frames = [crystal(0), cluster(0), Atoms("H"), crystal(1) * (2, 1, 1), Atoms("O", cell=np.eye(3) * 20, pbc=True)]
+    frames = [crystal(seed), cluster(seed), Atoms("H"), crystal(seed) * (2, 1, 1), Atoms("O", cell=np.eye(3) * 20, pbc=True)]
+    np.random.default_rng(seed).shuffle(frames)
     batch = model(collate([build_graph(frame, model.cutoff, model.species) for frame in frames]), stress=True)
     first = 0
     for k, frame in enumerate(frames):
@@ -198,6 +248,18 @@ def test_a_lone_atom_feels_nothing(model: LEIGNN, evaluate: Evaluate, pbc: bool)
     np.testing.assert_array_equal(numpy(output.stress), 0.0)
     if model.conservative:
         np.testing.assert_array_equal(numpy(output.forces), 0.0)
+
+
+@pytest.mark.parametrize("pbc", [False, True])
+def test_atoms_out_of_reach_have_the_energies_of_lone_atoms(conservative: LEIGNN, evaluate: Evaluate, pbc: bool) -> None:
+    far = Atoms("SiOH", positions=[[0, 0, 0], [0, 0, 6], [0, 6, 0]], cell=np.eye(3) * 14.0, pbc=pbc)
+    assert build_graph(far, conservative.cutoff, conservative.species).centre.numel() == 0
+    output = evaluate(conservative, far)
+    np.testing.assert_array_equal(numpy(output.forces), 0.0)
+    np.testing.assert_array_equal(numpy(output.stress), 0.0)
+    alone = [float(evaluate(conservative, Atoms(symbol)).energy) for symbol in ("Si", "O", "H")]
+    if conservative.size_consistent:
+        close(numpy(output.node_energy), np.array(alone), rtol=1e-12)
 
 
 def test_two_atoms_push_along_their_axis(conservative: LEIGNN, evaluate: Evaluate) -> None:
@@ -245,28 +307,33 @@ def test_far_from_the_origin_single_precision_loses_nothing(make_model: MakeMode
     close(numpy(there), numpy(here), atol=1e-4)
 
 
-def test_gradients_of_a_loss_on_forces_and_stress_match_finite_differences(make_model: MakeModel, crystal: MakeAtoms) -> None:
-    model = make_model()
+def test_gradients_of_a_loss_by_the_weights_match_finite_differences(model: LEIGNN, crystal: MakeAtoms) -> None:
+    model = copy.deepcopy(model)
     graph = build_graph(crystal(0), model.cutoff, model.species)
     generator = torch.Generator().manual_seed(1)
     parameters = list(model.parameters())
-    directions = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
+    directions = [torch.randn(p.shape, generator=generator, dtype=p.dtype) * p.detach().abs().mean() for p in parameters]
 
     def loss(create_graph: bool) -> torch.Tensor:
         output = model(graph, stress=True, create_graph=create_graph)
-        total: torch.Tensor = output.forces.square().sum() + output.stress.abs().sum() + output.energy.sum()
+        total: torch.Tensor = output.forces.square().sum() + output.stress.square().sum() + output.energy.sum()
         return total
 
     loss(True).backward(inputs=parameters)
     slope = sum(float((p.grad * d).sum()) for p, d in zip(parameters, directions, strict=True) if p.grad is not None)
-    h = 1e-5
-    values = []
-    for step in (h, -2 * h):
+    assert abs(slope) > 1e-3
+    # Fourth-order central difference along a random direction of all weights.
+    h = 1e-4
+    values = {}
+    for step in (-2, -1, 1, 2):
         with torch.no_grad():
             for p, d in zip(parameters, directions, strict=True):
-                p.add_(d, alpha=step)
-        values.append(loss(False).item())
-    assert (values[0] - values[1]) / (2 * h) == pytest.approx(slope, rel=1e-6)
+                p.add_(d, alpha=step * h)
+        values[step] = loss(False).item()
+        with torch.no_grad():
+            for p, d in zip(parameters, directions, strict=True):
+                p.sub_(d, alpha=step * h)
+    assert (values[-2] - 8 * values[-1] + 8 * values[1] - values[2]) / (12 * h) == pytest.approx(slope, rel=1e-6)
 
 
 def test_moved_positions_in_an_old_graph_give_what_a_new_graph_gives(conservative: LEIGNN, crystal: MakeAtoms) -> None:
