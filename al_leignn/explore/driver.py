@@ -14,8 +14,8 @@ from torch import Tensor
 from al_leignn.core import CommitteePrediction, Deviation
 from al_leignn.deviation import deviation
 from al_leignn.explore.integrators import State
-from al_leignn.explore.neighbours import Neighbours
-from al_leignn.model.graph import Graph
+from al_leignn.explore.neighbours import Neighbours, Pairs
+from al_leignn.model.graph import Graph, trim
 
 
 @runtime_checkable
@@ -42,6 +42,12 @@ class Potential(Protocol):
     def cutoff(self) -> float: ...
     @property
     def conservative(self) -> bool: ...
+    @property
+    def size_consistent(self) -> bool: ...
+    @property
+    def compiled(self) -> bool:
+        """Whether edges longer than the cutoff, which mean nothing, also cost next to nothing."""
+
     @property
     def device(self) -> torch.device: ...
     def __len__(self) -> int: ...
@@ -105,7 +111,9 @@ class Driver:
     def evaluate(self, state: State, *, everyone: bool) -> Sight:
         """Bring forces, energy and stress of `state` up to date; ask all members if `everyone`."""
         self.neighbours.update(state.positions, state.cells)
-        graph, distances = self.neighbours.graph(state.positions, state.cells)
+        graph = self.neighbours.graph(state.positions, state.cells)
+        if not self.potential.compiled:
+            graph = trim(graph, self.potential.cutoff)
         members = None if everyone or self.member is None else [self.member]
         output = self.potential.evaluate(graph, members, stress=self.stress)
         pushing = [self.member] if members is None and self.member is not None else slice(None)
@@ -113,19 +121,27 @@ class Driver:
         state.energy = output.energy[pushing].double().mean(0)
         if output.stress is not None:
             state.stress = output.stress[pushing].double().mean(0)
+        pairs = self.neighbours.pairs(state.positions, state.cells)
         return Sight(
-            contact=self._contacts(state, graph, distances),
-            alone=(graph.rows[:, :1] == graph.centre.shape[0]).all(1),
+            contact=self._contacts(state, pairs),
+            alone=self._alone(state, pairs),
             deviations=_deviations(output, state.counts) if members is None else None,
         )
 
-    def _contacts(self, state: State, graph: Graph, distances: Float[Tensor, " edges"]) -> Float[Tensor, " walkers"]:
+    def _contacts(self, state: State, pairs: Pairs) -> Float[Tensor, " walkers"]:
         closest = torch.full_like(state.dof, torch.inf)
-        near = (distances < 2.0 * self.contact * self.radii.max()).nonzero().squeeze(1)  # almost always none
+        near = (pairs.distance < 2.0 * self.contact * self.radii.max()).nonzero().squeeze(1)  # almost always none
         if near.numel():
-            i, j = graph.centre[near], graph.neighbour[near]
-            closest.scatter_reduce_(0, state.walker[i], distances[near] / (self.radii[i] + self.radii[j]), "amin")
+            i, j = pairs.i[near], pairs.j[near]
+            closest.scatter_reduce_(0, state.walker[i], pairs.distance[near] / (self.radii[i] + self.radii[j]), "amin")
         return closest
+
+    def _alone(self, state: State, pairs: Pairs) -> Bool[Tensor, " atoms"]:
+        within = (pairs.distance < self.potential.cutoff).nonzero().squeeze(1)
+        alone = torch.ones_like(state.walker, dtype=torch.bool)
+        for ends in (pairs.i, pairs.j):
+            alone.index_fill_(0, ends.index_select(0, within), 0)
+        return alone
 
 
 def _deviations(output: Evaluation, counts: Sequence[int]) -> list[Deviation]:

@@ -6,11 +6,12 @@ the work per step is a few tensor operations however many walkers there are.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from ase import Atoms
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from al_leignn.model.graph import Graph, build_graph, collate, select_edges
@@ -27,6 +28,15 @@ class _Searched:
     """Mean position at the very start."""
 
 
+class Pairs(NamedTuple):
+    """Atoms that may be within the cutoff."""
+
+    i: Int[Tensor, " pairs"]
+    j: Int[Tensor, " pairs"]
+    distance: Float[Tensor, " pairs"]
+    """Å."""
+
+
 @dataclass
 class Neighbours:
     """Verlet lists with a skin (Verlet, Phys. Rev. 159, 98, 1967) of a batch of structures. Make them with `Neighbours.of`."""
@@ -38,8 +48,10 @@ class Neighbours:
     device: torch.device
     searched: list[_Searched]
     _joined: Graph = field(init=False)
-    _offset: Float[Tensor, "edges 3"] = field(init=False)
-    """Lattice translation of each edge of `_joined`, Å."""
+    _once: Graph = field(init=False)
+    """`_joined` with half of its edges."""
+    _offset: Float[Tensor, "pairs 3"] = field(init=False)
+    """Lattice translation of each edge of `_once`, Å."""
 
     @classmethod
     def of(
@@ -57,11 +69,11 @@ class Neighbours:
         Parameters
         ----------
         cutoff
-            Pairs farther apart are left out, Å.
+            Pairs up to here are always in the lists, Å.
         species
             Atomic numbers that the model knows, in its order.
         skin
-            Pairs up to cutoff + skin are kept, Å: a wider skin is searched less often and filtered longer.
+            Pairs up to cutoff + skin are kept, Å: a wider skin is searched less often and is longer.
         flexible
             Whether cells may change (structures periodic in three directions only).
         device
@@ -112,19 +124,20 @@ class Neighbours:
         if strayed:
             self._join()
 
-    def graph(
-        self, positions: Float[Tensor, "atoms 3"], cells: Float[Tensor, "structures 3 3"]
-    ) -> tuple[Graph, Float[Tensor, " edges"]]:
-        """Graph of the pairs within the cutoff at these positions (double precision), and their distances, Å."""
-        joined = self._joined
-        offset = replace(joined, cell=cells).offsets() if self.flexible else self._offset
-        square = (positions[joined.neighbour] - positions[joined.centre] + offset).square().sum(1)
-        within = (square < self.cutoff**2).nonzero().squeeze(1)
-        return select_edges(replace(joined, positions=positions, cell=cells), within), square[within].sqrt()
+    def graph(self, positions: Float[Tensor, "atoms 3"], cells: Float[Tensor, "structures 3 3"]) -> Graph:
+        """Graph at these positions (double precision): all edges up to the cutoff and, until the next search, some longer."""
+        return replace(self._joined, positions=positions, cell=cells)
+
+    def pairs(self, positions: Float[Tensor, "atoms 3"], cells: Float[Tensor, "structures 3 3"]) -> Pairs:
+        """The edges of `graph`, each one way only."""
+        once = replace(self._once, positions=positions, cell=cells)
+        return Pairs(once.centre, once.neighbour, once.lengths(None if self.flexible else self._offset))
 
     def _join(self) -> None:
         self._joined = collate([s.graph for s in self.searched]).to(self.device)
-        self._offset = self._joined.offsets()
+        # Edges between an atom and its own images stay twice, which does no harm.
+        self._once = select_edges(self._joined, (self._joined.neighbour >= self._joined.centre).nonzero().squeeze(1))
+        self._offset = self._once.offsets()
 
     def _strayed(self, positions: Float[Tensor, "atoms 3"], cells: Float[Tensor, "structures 3 3"]) -> list[int]:
         """Structures in which two atoms that are not in the list may have come within the cutoff.

@@ -29,6 +29,8 @@ class PairCommittee:
     strengths: tuple[float, ...] = (1.0,)
     """One member each: factors of the energy."""
     conservative: bool = True
+    size_consistent: bool = True
+    compiled: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     asked: list[int] = field(default_factory=list)
     """How many members were asked, evaluation by evaluation."""

@@ -10,6 +10,7 @@ from ase.build import bulk
 
 from al_leignn.explore.integrators import State, draw_velocities, npt_step, nve_step, nvt_step
 from al_leignn.explore.neighbours import Neighbours
+from al_leignn.model.graph import trim
 from al_leignn.units import FS, GPA, KB
 
 
@@ -47,7 +48,8 @@ def argon_crystal(potential: Any, temperature: float = 40.0) -> tuple[State, Cal
 
     def forces() -> None:
         lists.update(state.positions, state.cells)
-        output = potential.evaluate(lists.graph(state.positions, state.cells)[0], stress=True)
+        graph = trim(lists.graph(state.positions, state.cells), potential.cutoff)
+        output = potential.evaluate(graph, stress=True)
         state.forces, state.energy, state.stress = output.forces.mean(0), output.energy.mean(0), output.stress.mean(0)
 
     forces()
