@@ -4,9 +4,13 @@ ASE reads what it can; DeePMD sets and CP2K outputs go through dpdata (the optio
 labels leave here in the package's units and signs (see `units`).
 """
 
+import bz2
+import gzip
+import lzma
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -27,6 +31,8 @@ DATA = "data:"
 SHOWN = 5
 """Frames named in a message; the others are only counted."""
 
+
+_OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 
 _CP2K_STRESS = re.compile(r"STRESS\| .*stress tensor \[(GPa|bar)\]\n.*\n((?: STRESS\|\s+[xyz]\s.*\n){3})")
 _CP2K_UNITS = {"GPa": GPA, "bar": 1e-4 * GPA}
@@ -177,6 +183,10 @@ def _parts(path: Path) -> list[Part]:
                 from ase.db import connect
 
                 return [Part("", [row.toatoms(add_additional_information=True) for row in connect(path).select()])]
+            if path.suffix in _OPENERS and path.with_suffix("").suffix in (".extxyz", ".xyz"):
+                # ASE's reader goes back and forth, and each step back in a compressed file decompresses it anew.
+                with _OPENERS[path.suffix](path, "rt") as file:
+                    return [Part("", list(iread(StringIO(file.read()), ":", format="extxyz")))]
             return [Part("", list(iread(path, ":")))]
     except DataError:
         raise
