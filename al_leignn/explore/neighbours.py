@@ -14,6 +14,7 @@ from ase import Atoms
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from al_leignn.errors import StructureError
 from al_leignn.model.graph import Graph, build_graph, collate, select_edges
 
 
@@ -107,7 +108,7 @@ class Neighbours:
 
         The atoms of a structure that is searched again are folded into its cell, and along directions without periodicity
         its centre is put back where it started: coordinates stay small, distances and forces are the same. `positions`
-        (Å, double precision) are changed in place.
+        (Å, double precision) are changed in place. Where two atoms have become one, all of their structure become NaN.
         """
         strayed = self._strayed(positions, cells)
         for s in strayed:
@@ -118,7 +119,11 @@ class Neighbours:
             mine = self._joined.structure == s
             atoms.positions = positions[mine].cpu().numpy()
             _fold(atoms, old.home)
-            graph = build_graph(atoms, self.cutoff + self.skin, self.species)
+            try:
+                graph = build_graph(atoms, self.cutoff + self.skin, self.species)
+            except StructureError:
+                positions[mine] = torch.nan
+                continue
             positions[mine] = graph.positions.to(self.device)
             self.searched[s] = _Searched(atoms, graph, old.home)
         if strayed:

@@ -37,10 +37,12 @@ def write_trajectory(
     Raises
     ------
     DataError
-        If `out` exists.
+        If `out` exists, or its folder does not.
     """
     if out.exists():
         raise DataError("the output file exists", where=str(out), fix="choose another name, or remove it yourself")
+    if not out.parent.is_dir():
+        raise DataError("there is no such folder", where=str(out.parent), fix="make it first, or choose another")
     deviations: list[float] = []
 
     def keep(sample: Sample) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from al_leignn import __version__
 from al_leignn.config import ModelConfig
 from al_leignn.errors import AlLeignnError, CheckpointError
+from al_leignn.model.device import checked_device, checked_dtype
 from al_leignn.model.leignn import LEIGNN
 from al_leignn.store import write_atomic
 
@@ -91,6 +92,8 @@ def load_member(path: Path, device: torch.device | str = "cpu", dtype: torch.dty
     ------
     CheckpointError
         The file is missing, damaged, not a model, a pickle, from a later version, or holds a committee.
+    ConfigError
+        A device that is not there, or a type other than float32 and float64.
     """
     models = load_members(path, device, dtype)
     if len(models) != 1:
@@ -102,6 +105,7 @@ def load_member(path: Path, device: torch.device | str = "cpu", dtype: torch.dty
 
 def load_members(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> list[LEIGNN]:
     """Read all members of a file; errors as `load_member`."""
+    device, dtype = checked_device(device), checked_dtype(dtype)
     header, tensors = _read(Path(path))
     models = []
     for index, member in enumerate(header.members):

@@ -15,6 +15,7 @@ from torch import Tensor
 from al_leignn.core import CommitteePrediction
 from al_leignn.errors import CheckpointError, ConfigError
 from al_leignn.model.checkpoint import load_members, save_members
+from al_leignn.model.device import checked_device, checked_dtype
 from al_leignn.model.graph import Graph, build_graph, collate
 from al_leignn.model.kernel import Kernel, KernelError, kernel_for, warn_without_kernel, weights_mark
 from al_leignn.model.leignn import LEIGNN, Output
@@ -56,6 +57,10 @@ class Committee:
                     "members of a committee differ in network or species",
                     fix="take members of one training, with one [model] section",
                 )
+            if (member.device, member.dtype) != (first.device, first.dtype):
+                raise ConfigError(
+                    "members of a committee differ in device or precision", fix="load them with one `device` and one `dtype`"
+                )
         self.members = tuple(members)
         self.species = first.species
         self.cutoff = first.cutoff
@@ -94,10 +99,13 @@ class Committee:
         ------
         CheckpointError
             See `checkpoint.load_member`; also members that do not belong together.
+        ConfigError
+            A device that is not there, or a type other than float32 and float64.
         """
         paths = [path] if isinstance(path, Path | str) else list(path)
+        members = [member for one in paths for member in load_members(Path(one), device, dtype)]
         try:
-            return cls([member for one in paths for member in load_members(Path(one), device, dtype)], engine=engine)
+            return cls(members, engine=engine)
         except ConfigError as error:
             raise CheckpointError(error.what, where=", ".join(str(one) for one in paths), fix=error.fix) from None
 
@@ -111,11 +119,17 @@ class Committee:
         """ASE calculator of this committee; `options` are those of `LeignnCalculator`.
 
         With `device` or `dtype`, the calculator has a copy of the members there; this committee stays as it is.
+
+        Raises
+        ------
+        ConfigError
+            An impossible option, a device that is not there, or a type other than float32 and float64.
         """
         from al_leignn.model.calculator import LeignnCalculator
 
         committee = self
         if device is not None or dtype is not None:
+            device, dtype = checked_device(device or self.device), checked_dtype(dtype)
             members = [copy.deepcopy(member).to(device, dtype) for member in self.members]
             committee = Committee(members, engine=self.engine)
         return LeignnCalculator(committee, **options)

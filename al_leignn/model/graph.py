@@ -129,8 +129,8 @@ class Edges:
     """What the network makes of the vectors first; its own affair."""
 
 
-def build_graph(atoms: Atoms, cutoff: float, species: Sequence[int], dtype: torch.dtype = torch.float64) -> Graph:
-    """Graph of one structure, on the CPU.
+def build_graph(atoms: Atoms, cutoff: float, species: Sequence[int]) -> Graph:
+    """Graph of one structure, on the CPU, in double precision.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def build_graph(atoms: Atoms, cutoff: float, species: Sequence[int], dtype: torc
         without volume, or atoms on top of each other.
     """
     index = _species_index(atoms, species)
-    cell = _checked_cell(atoms)
+    cell = checked_cell(atoms)
     search = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=torch.get_num_threads())
     i, j, shift, distance = search.compute(points=atoms.positions, box=cell, periodic=np.asarray(atoms.pbc), quantities="ijSd")
     if len(distance) and distance.min() < OVERLAP:
@@ -158,12 +158,12 @@ def build_graph(atoms: Atoms, cutoff: float, species: Sequence[int], dtype: torc
         )
     return Graph(
         species=torch.from_numpy(index),
-        positions=torch.tensor(atoms.positions, dtype=dtype),
-        cell=torch.tensor(np.where(atoms.pbc[:, None], cell, 0.0), dtype=dtype).unsqueeze(0),
+        positions=torch.tensor(atoms.positions),
+        cell=torch.tensor(np.where(atoms.pbc[:, None], cell, 0.0)).unsqueeze(0),
         structure=torch.zeros(len(atoms), dtype=torch.int64),
         centre=torch.from_numpy(i.astype(np.int64)),
         neighbour=torch.from_numpy(j.astype(np.int64)),
-        shift=torch.tensor(shift, dtype=dtype),
+        shift=torch.tensor(shift, dtype=torch.float64),
         n_structures=1,
         periodic=torch.tensor([bool(atoms.pbc.all())]),
     )
@@ -212,7 +212,8 @@ def select_atoms(graph: Graph, keep: Int[Tensor, " kept"]) -> Graph:
 
 def trim(graph: Graph, cutoff: float) -> Graph:
     """The same graph without the edges longer than `cutoff` (Å)."""
-    return select_edges(graph, (graph.lengths() < cutoff).nonzero().squeeze(1))
+    # What is not a number stays, so that it shows in the results.
+    return select_edges(graph, (~(graph.lengths() >= cutoff)).nonzero().squeeze(1))
 
 
 def _species_index(atoms: Atoms, species: Sequence[int]) -> Int[np.ndarray, " atoms"]:
@@ -231,20 +232,26 @@ def _species_index(atoms: Atoms, species: Sequence[int]) -> Int[np.ndarray, " at
     return index
 
 
-def _checked_cell(atoms: Atoms) -> Float[np.ndarray, "3 3"]:
-    """Cell completed by unit vectors where it has none; only its periodic rows matter."""
+def checked_cell(atoms: Atoms) -> Float[np.ndarray, "3 3"]:
+    """Cell completed by unit vectors along directions without periodicity, Å; only its periodic rows matter.
+
+    Raises
+    ------
+    StructureError
+        Positions or cell that are not finite, or a periodic cell without volume.
+    """
     where = str(atoms.symbols)
     if not np.isfinite(atoms.positions).all():
         raise StructureError("positions are not finite numbers", where=where, fix="look for NaN or inf in the input")
-    cell = np.asarray(atoms.cell)
+    cell = np.array(atoms.cell)
     if not np.isfinite(cell).all():
         raise StructureError("the cell is not made of finite numbers", where=where, fix="look for NaN or inf in the input")
     periodic = cell[atoms.pbc]
-    lengths = np.linalg.norm(periodic, axis=1)
-    if (lengths == 0).any() or np.linalg.matrix_rank(periodic / lengths[:, None], tol=1e-6) < len(periodic):
+    lengths = np.linalg.norm(periodic, axis=1, keepdims=True)
+    if (lengths == 0).any() or np.linalg.matrix_rank(periodic / lengths, tol=1e-6) < len(periodic):
         raise StructureError(
             "the periodic cell has no volume", where=where, fix="give lattice vectors along every periodic direction"
         )
-    complete = np.empty((3, 3))
-    complete[:] = complete_cell(np.where(atoms.pbc[:, None], cell, 0.0))
-    return complete
+    if not atoms.pbc.all():
+        cell[:] = complete_cell(np.where(atoms.pbc[:, None], cell, 0.0))
+    return cell

@@ -14,8 +14,9 @@ from ase.data import chemical_symbols
 from al_leignn import __version__
 from al_leignn.config import ModelConfig, TrainConfig
 from al_leignn.core import LabelledFrame
-from al_leignn.errors import CheckpointError, ConfigError, DataError
+from al_leignn.errors import CheckpointError, DataError
 from al_leignn.model.checkpoint import load_member, save_member
+from al_leignn.model.device import checked_device
 from al_leignn.model.leignn import LEIGNN
 from al_leignn.store import digest_file, digest_json
 from al_leignn.train.batches import Batch, Example, epochs, join, make_examples
@@ -104,7 +105,7 @@ def fit_member(
     training, holdout = _split(frames, valid, train.holdout, member)
     species = sorted(_species(frames))
     _check_species(set(species), holdout, e0s)
-    device, dtype = _device(train.device), getattr(torch, train.dtype)
+    device, dtype = checked_device(train.device, where="train.device"), getattr(torch, train.dtype)
     seeds = [np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, member, use)) for use in range(2)]
     if start is None:
         examples = make_examples(training, model.cutoff, species, dtype, device)
@@ -168,18 +169,6 @@ def _check_species(species: set[int], holdout: Sequence[LabelledFrame], e0s: Map
         raise DataError(
             f"validation frames hold {_symbols(unseen)}, which no training frame does", fix="add frames with it, or remove them"
         )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"{name!r} is no device", where="train.device", fix="auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"this machine has no device {name!r}", where="train.device", fix="auto takes what there is")
-    return device
 
 
 def _fresh(

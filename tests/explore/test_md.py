@@ -204,6 +204,18 @@ def test_forces_that_are_not_numbers_stop_only_their_walker(lennard_jones: Any) 
     assert_same_path(of_walker(found, 1), run(lennard_jones(), [argon(1, index=1)]).samples)
 
 
+def test_a_walker_that_is_blown_to_pieces_stops_alone(lennard_jones: Any, springs: Any) -> None:
+    """One step takes its atoms farther than numbers can tell apart, where some end in one place."""
+    tame = Walker(1, bulk("Ar", cubic=True, a=5.4), 20.0)
+    wild = Walker(0, bulk("Ar", cubic=True, a=5.4) * (2, 1, 1), 20.0)
+    wild.atoms.set_velocities(np.random.default_rng(0).normal(scale=1e25, size=(8, 3)))
+    found = run(lennard_jones(), [wild, tame])
+    assert found.walkers[0].stop_reason
+    assert found.walkers[0].steps_done <= 1
+    assert report_of(found, 1).steps_done == 40
+    assert_same_path(of_walker(found, 1), run(lennard_jones(), [tame]).samples)
+
+
 def test_all_walkers_failing_at_once_end_the_run_with_their_frames(lennard_jones: Any) -> None:
     found = run(lennard_jones(strengths=(0.5, 1.5)), [argon(2, 300.0), argon(2, 300.0, index=1)], trust_hi=1e-9)
     assert {w.stop_reason for w in found.walkers} == {StopReason.DEVIATION}

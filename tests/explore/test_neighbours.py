@@ -128,3 +128,14 @@ def test_some_structures_go_on_without_the_others() -> None:
     positions = positions_of([batch[0], batch[3]])
     expected = edge_vectors(fresh([batch[0], batch[3]], positions))
     np.testing.assert_allclose(edge_vectors(within(some, positions)), expected, atol=1e-12)
+
+
+def test_atoms_that_become_one_are_nowhere_and_the_others_stay() -> None:
+    batch = [molecule("H2O"), bulk("Si", cubic=True)]
+    lists = Neighbours.of(batch, CUTOFF, SPECIES)
+    positions = positions_of(batch)
+    positions[:3] = torch.tensor([9.0, 0.0, 0.0])
+    lists.update(positions, lists.cells)
+    assert torch.isnan(positions[:3]).all()
+    assert torch.equal(positions[3:], positions_of(batch[1:]))
+    assert torch.isnan(within(lists, positions).lengths()).any()
