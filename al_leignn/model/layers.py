@@ -1,11 +1,13 @@
 """Pieces both networks are made of: radial functions, harmonics, products of Cartesian tensors, two-layer perceptrons.
 
-Equivariant features are stacked as eight components: a vector (x y z) and a traceless symmetric matrix in the
-orthonormal basis of `traceless_basis`, so that one operation serves both ranks.
+Equivariant features are stacked as fifteen components, so that one operation serves all ranks: a vector (x y z), a traceless
+symmetric matrix in the orthonormal basis of `traceless_matrices`, and a traceless symmetric tensor of rank 3 in that of
+`traceless_cubes`.
 """
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -14,11 +16,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-RANKS = (0, 1, 1, 1, 2, 2, 2, 2, 2)
-"""Tensor rank of each of the nine components scalar, vector, matrix."""
+RANKS = (0, *3 * (1,), *5 * (2,), *7 * (3,))
+"""Tensor rank of each of the sixteen components scalar, vector, matrix, rank-3 tensor."""
 
-TENSOR_RANKS = (0, 0, 0, 1, 1, 1, 1, 1)
-"""Which of vector (0) and matrix (1) each of the eight tensor components belongs to."""
+TENSOR_RANKS = (*3 * (0,), *5 * (1,), *7 * (2,))
+"""Which of vector (0), matrix (1) and rank-3 tensor (2) each of the fifteen tensor components belongs to."""
+
+VECTOR, MATRIX, CUBE = slice(0, 3), slice(3, 8), slice(8, 15)
+"""Their places among the fifteen."""
 
 
 def weight(generator: torch.Generator, *shape: int, variance: float) -> nn.Parameter:
@@ -82,68 +87,117 @@ def gaussians(d: Float[Tensor, "atoms width"], n: int) -> Float[Tensor, "atoms {
     return envelope(d) * torch.exp(-0.5 * ((d - centres) / spacing) ** 2)
 
 
-def traceless_basis() -> Float[np.ndarray, "5 3 3"]:
+def traceless_matrices() -> Float[np.ndarray, "5 3 3"]:
     """Orthonormal basis of the traceless symmetric 3x3 matrices: xy, yz, xz, x²-y², 2z²-x²-y²."""
-    basis = np.zeros((5, 3, 3))
-    for row, (a, b) in enumerate([(0, 1), (1, 2), (0, 2)]):
-        basis[row, a, b] = basis[row, b, a] = math.sqrt(0.5)
-    basis[3] = np.diag([1, -1, 0]) / math.sqrt(2)
-    basis[4] = np.diag([-1, -1, 2]) / math.sqrt(6)
-    return basis
+    return _symmetric(({"xy": 1}, {"yz": 1}, {"xz": 1}, {"xx": 1, "yy": -1}, {"zz": 2, "xx": -1, "yy": -1}))
 
 
-SQUARES = ((0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2))
-"""Index pairs of the six products of a direction with itself."""
+def traceless_cubes() -> Float[np.ndarray, "7 3 3 3"]:
+    """Orthonormal basis of the traceless symmetric tensors of rank 3.
+
+    xyz, z(x²-y²), x(x²-3y²), y(3x²-y²), z(2z²-3x²-3y²), x(4z²-x²-y²), y(4z²-x²-y²).
+    """
+    return _symmetric(
+        (
+            {"xyz": 1},
+            {"xxz": 1, "yyz": -1},
+            {"xxx": 1, "xyy": -3},
+            {"xxy": 3, "yyy": -1},
+            {"zzz": 2, "xxz": -3, "yyz": -3},
+            {"xzz": 4, "xxx": -1, "xyy": -1},
+            {"yzz": 4, "xxy": -1, "yyy": -1},
+        )
+    )
+
+
+def _symmetric(polynomials: Sequence[Mapping[str, float]]) -> Float[np.ndarray, "..."]:
+    """Symmetric tensors of unit norm with these homogeneous polynomials."""
+    degree = len(next(iter(polynomials[0])))
+    tensors = np.zeros((len(polynomials), *degree * (3,)))
+    for tensor, polynomial in zip(tensors, polynomials, strict=True):
+        for term, coefficient in polynomial.items():
+            orders = list(itertools.permutations("xyz".index(letter) for letter in term))
+            for order in orders:
+                tensor[order] += coefficient / len(orders)
+        tensor /= np.linalg.norm(tensor)
+    return tensors
+
+
+SQUARES, CUBES = (tuple(zip(*itertools.combinations_with_replacement(range(3), n), strict=True)) for n in (2, 3))
+"""Indices of the factors of the six products of two, and the ten products of three, components of a direction."""
 
 
 def _square_to_matrix() -> Float[np.ndarray, "5 6"]:
-    basis = traceless_basis()
-    a, b = np.array(SQUARES)
-    # Off-diagonal products occur twice; sqrt(15/2) gives each component unit mean square over the sphere.
-    return basis[:, a, b] * np.where(a == b, 1.0, 2.0) * math.sqrt(7.5)
+    basis, (a, b) = traceless_matrices(), np.array(SQUARES)
+    # Products occur in several orders; sqrt(15/2) gives each component unit mean square over the sphere.
+    return basis[:, a, b] * _orders(SQUARES) * math.sqrt(7.5)
 
 
-def harmonics(u: Float[Tensor, "atoms 3 width"]) -> Float[Tensor, "atoms 9 width"]:
-    """1, u and the traceless part of u⊗u for unit vectors u, each component with unit mean square over the sphere."""
-    a, b = (index(values, u.device) for values in SQUARES)
-    matrices = constant(_square_to_matrix, u.dtype, u.device) @ (u.index_select(1, a) * u.index_select(1, b))
-    return torch.cat([torch.ones_like(u[:, :1]), u * math.sqrt(3), matrices], dim=1)
+def _cube_to_tensor() -> Float[np.ndarray, "7 10"]:
+    basis, (a, b, c) = traceless_cubes(), np.array(CUBES)
+    return basis[:, a, b, c] * _orders(CUBES) * math.sqrt(17.5)  # unit mean square
 
 
-PAIRS = tuple(tuple(int(i) for i in side) for side in np.triu_indices(8))
-"""Index pairs of the 36 distinct products of the eight components of a vector v and a matrix t."""
+def _orders(factors: tuple[tuple[int, ...], ...]) -> Float[np.ndarray, " products"]:
+    """In how many orders the factors of each product can be written."""
+    return np.array([len(set(itertools.permutations(term))) for term in zip(*factors, strict=True)], dtype=float)
 
 
-def quadratic_products() -> Float[np.ndarray, "15 36"]:
-    """Equivariant products of (v, t) with itself, as a matrix on the 36 products of components.
+def harmonics(u: Float[Tensor, "atoms 3 width"]) -> Float[Tensor, "atoms 16 width"]:
+    """1, u and the traceless parts of u⊗u and u⊗u⊗u for unit vectors u, each component with unit mean square over the sphere."""
+    squares, cubes = (
+        math.prod((u.index_select(1, index(factor, u.device)) for factor in factors), start=1.0) for factors in (SQUARES, CUBES)
+    )
+    matrices = constant(_square_to_matrix, u.dtype, u.device) @ squares
+    tensors = constant(_cube_to_tensor, u.dtype, u.device) @ cubes
+    return torch.cat([torch.ones_like(u[:, :1]), u * math.sqrt(3), matrices, tensors], dim=1)
 
-    Rows: |v|² (1), |t|² (1), t·v (3), traceless t·t (5), traceless v⊗v (5). Each row has unit norm over ordered
-    pairs, so that unit-variance components give results of order one.
+
+PAIRS = tuple(tuple(int(i) for i in side) for side in np.triu_indices(15))
+"""Index pairs of the 120 distinct products of the components of a vector v, a matrix t and a rank-3 tensor o."""
+
+
+def quadratic_products() -> Float[np.ndarray, "29 120"]:
+    """Equivariant products of (v, t, o) with itself, as a matrix on the 120 products of components.
+
+    Rows: |v|², |t|², |o|² (1 each), t·v and o:t (3 each), the traceless parts of t·t and o:o, that of v⊗v, and o·v (5 each).
+    Each row has unit norm over ordered pairs, so that unit-variance components give results of order one.
     """
-    basis = traceless_basis()
-    full = np.zeros((15, 8, 8))
-    full[0, :3, :3] = np.eye(3)
-    full[1, 3:, 3:] = np.eye(5)
-    full[2:5, 3:, :3] = basis.transpose(1, 0, 2)
-    full[5:10, 3:, 3:] = np.einsum("cij,ajk,bki->cab", basis, basis, basis)
-    full[10:, :3, :3] = basis
+    t, o = traceless_matrices(), traceless_cubes()
+    blocks = (
+        (VECTOR, VECTOR, np.eye(3)[None]),
+        (MATRIX, MATRIX, np.eye(5)[None]),
+        (CUBE, CUBE, np.eye(7)[None]),
+        (MATRIX, VECTOR, np.einsum("aij->iaj", t)),
+        (CUBE, MATRIX, np.einsum("aijk,bjk->iab", o, t)),
+        (MATRIX, MATRIX, np.einsum("cij,ajk,bki->cab", t, t, t)),
+        (CUBE, CUBE, np.einsum("cij,aikl,bjkl->cab", t, o, o)),
+        (VECTOR, VECTOR, t),
+        (CUBE, VECTOR, np.einsum("cij,aijk->cak", t, o)),
+    )
+    full = np.zeros((29, 15, 15))
+    row = 0
+    for left, right, values in blocks:
+        full[row : row + len(values), left, right] = values
+        row += len(values)
     full /= np.linalg.norm(full, axis=(1, 2), keepdims=True)
     a, b = np.array(PAIRS)
     both = full + full.transpose(0, 2, 1)
     return np.where(a == b, full[:, a, b], both[:, a, b])
 
 
-def rank_means() -> Float[np.ndarray, "2 8"]:
-    """Mean over the vector's and over the matrix's components."""
-    means = np.zeros((2, 8))
-    means[0, :3] = 1 / 3
-    means[1, 3:] = 1 / 5
+def rank_means() -> Float[np.ndarray, "3 15"]:
+    """Mean over the components of each rank."""
+    means = np.zeros((3, 15))
+    for row, part in zip(means, (VECTOR, MATRIX, CUBE), strict=True):
+        row[part] = 1 / (part.stop - part.start)
     return means
 
 
-def rank_sums() -> Float[np.ndarray, "2 8"]:
-    """Sum over the vector's and over the matrix's components, with unit norm."""
-    sums = np.zeros((2, 8))
-    sums[0, :3] = 1 / math.sqrt(3)
-    sums[1, 3:] = 1 / math.sqrt(5)
+def sums_of_products() -> Float[np.ndarray, "4 16"]:
+    """Sums over the components of two vectors and two matrices, with unit norm."""
+    sums = np.zeros((4, 16))
+    ends = (0, 3, 6, 11, 16)
+    for row, begin, end in zip(sums, ends, ends[1:], strict=False):
+        row[begin:end] = 1 / math.sqrt(end - begin)
     return sums

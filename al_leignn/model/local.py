@@ -1,4 +1,4 @@
-"""The network of preset `local`: scalars, vectors and traceless matrices on atoms, strictly local, conservative.
+"""The network of preset `local`: scalars, vectors, matrices and rank-3 tensors on atoms, strictly local, conservative.
 
 docs/model.md has the equations. All work that grows with the number of edges is in matrix products between the
 basis of an atom's edges (harmonics times radial functions) and its neighbours' features; filters, products of
@@ -18,9 +18,12 @@ from torch import Tensor, nn
 from al_leignn.config import ModelConfig
 from al_leignn.model.graph import Graph
 from al_leignn.model.layers import (
+    CUBE,
+    MATRIX,
     PAIRS,
     RANKS,
     TENSOR_RANKS,
+    VECTOR,
     Perceptron,
     bessel,
     constant,
@@ -28,7 +31,7 @@ from al_leignn.model.layers import (
     index,
     quadratic_products,
     rank_means,
-    rank_sums,
+    sums_of_products,
     weight,
 )
 
@@ -87,60 +90,60 @@ class FirstMessage(nn.Module):
         super().__init__()
         self.n_species = n_species
         self.filter = weight(
-            generator, 3, config.radial * n_species, config.features, variance=1 / (config.radial * mean_neighbours)
+            generator, 4, config.radial * n_species, config.features, variance=1 / (config.radial * mean_neighbours)
         )
 
     def forward(
         self, species: Int[Tensor, "atoms width"], basis: tuple[Tensor, ...]
-    ) -> tuple[Float[Tensor, "atoms features"], Float[Tensor, "8 atoms features"]]:
+    ) -> tuple[Float[Tensor, "atoms features"], Float[Tensor, "15 atoms features"]]:
         one_hot = torch.eye(self.n_species, dtype=self.filter.dtype, device=species.device).index_select(0, species.reshape(-1))
         sums = basis[1] @ one_hot.view(*species.shape, self.n_species)
-        sums = sums.view(species.shape[0], 9, -1).transpose(0, 1)
+        sums = sums.view(species.shape[0], 16, -1).transpose(0, 1)
         message = sums @ self.filter.index_select(0, index(RANKS, species.device))
-        scalars, tensors = message.split((1, 8))
+        scalars, tensors = message.split((1, 15))
         return scalars.squeeze(0), tensors
 
 
 class Message(nn.Module):
-    """Message of a later layer: harmonics times the neighbour's scalars, and the neighbour's own tensors."""
+    """Message of a later layer: harmonics times the neighbour's scalars, and the neighbour's own vectors and matrices."""
 
     def __init__(self, config: ModelConfig, mean_neighbours: float, generator: torch.Generator) -> None:
         super().__init__()
         width = config.features
         self.source = Perceptron(width, width, 3 * width, generator)
         variance = 1 / (config.radial * mean_neighbours)
-        self.filter_scalar = weight(generator, 3, config.radial, width, variance=variance)
+        self.filter_scalar = weight(generator, 4, config.radial, width, variance=variance)
         self.filter_tensor = weight(generator, 2, config.radial, width, variance=variance)
 
     def forward(
         self,
         x: Float[Tensor, "atoms features"],
-        y: Float[Tensor, "8 atoms features"],
+        y: Float[Tensor, "15 atoms features"],
         neighbours: Int[Tensor, "atoms width"],
         basis: tuple[Tensor, ...],
-    ) -> tuple[Float[Tensor, "atoms features"], Float[Tensor, "8 atoms features"]]:
+    ) -> tuple[Float[Tensor, "atoms features"], Float[Tensor, "15 atoms features"]]:
         radial, harmonic = basis
         n_atoms, width = x.shape
-        ranks, tensor_ranks = index(RANKS, x.device), index(TENSOR_RANKS, x.device)
+        ranks, carried_ranks = index(RANKS, x.device), index(TENSOR_RANKS[:8], x.device)
         flat = neighbours.reshape(-1)
         scalars, gates = self.source(x).split((width, 2 * width), dim=1)
-        own = y.transpose(0, 1) * damped_gates(gates).view(n_atoms, 2, width).index_select(1, tensor_ranks)
+        own = y[:8].transpose(0, 1) * damped_gates(gates).view(n_atoms, 2, width).index_select(1, carried_ranks)
 
         sources = scalars.index_select(0, flat).view(*neighbours.shape, width)
-        sums = (harmonic @ sources).view(n_atoms, 9, -1, width)
+        sums = (harmonic @ sources).view(n_atoms, 16, -1, width)
         message = (sums * self.filter_scalar.index_select(0, ranks)).sum(2)
 
         sources = own.reshape(n_atoms, -1).index_select(0, flat).view(*neighbours.shape, 8 * width)
         sums = (radial @ sources).view(n_atoms, -1, 8, width)
-        carried = (sums * self.filter_tensor.transpose(0, 1).index_select(1, tensor_ranks)).sum(1)
+        carried = (sums * self.filter_tensor.transpose(0, 1).index_select(1, carried_ranks)).sum(1)
 
-        scalars, tensors = message.split((1, 8), dim=1)
-        return scalars.squeeze(1), (tensors + carried).transpose(0, 1)
+        scalars, low, cubes = message.split((1, 8, 7), dim=1)
+        return scalars.squeeze(1), torch.cat([low + carried, cubes], dim=1).transpose(0, 1)
 
 
-def damped(y: Float[Tensor, "8 atoms features"]) -> tuple[Tensor, Tensor]:
-    """Vectors and matrices shortened by (1 + mean square component)^(-1/4), and these factors."""
-    size = (constant(rank_means, y.dtype, y.device) @ y.square().flatten(1)).view(2, *y.shape[1:])
+def damped(y: Float[Tensor, "15 atoms features"]) -> tuple[Tensor, Tensor]:
+    """Tensors shortened by (1 + mean square component)^(-1/4), and these factors."""
+    size = (constant(rank_means, y.dtype, y.device) @ y.square().flatten(1)).view(3, *y.shape[1:])
     factors = (1 + size).rsqrt().sqrt().index_select(0, index(TENSOR_RANKS, y.device))
     return y * factors, factors
 
@@ -150,18 +153,28 @@ def damped_gates(gates: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return gates * (1 + gates * gates).rsqrt().sqrt()
 
 
-def products(q: Float[Tensor, "8 atoms features"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Products of an atom's own vector v and matrix t, none of which grows faster than its factors.
+def products(q: Float[Tensor, "15 atoms features"]) -> tuple[Tensor, Tensor]:
+    """Products of an atom's own vector v, matrix t and rank-3 tensor o, none of which grows faster than its factors.
 
-    Returns invariants |v|², |t|², v·t·v, tr(t t t) (4, …); tensors t·v and traceless t·t (8, …); traceless v⊗v (5, …).
+    Returns
+    -------
+    invariants
+        |v|², |t|², |o|², v·t·v, v·(o:t), tr(t t t), t:(o:o); shape (7, atoms, features).
+    tensors
+        t·v, o:t (3 components each) and the traceless parts of t·t, o:o, v⊗v, and o·v (5 each); shape (26, atoms, features).
     """
     shape = q.shape[1:]
     q, factors = damped(q)
     a, b = (index(side, q.device) for side in PAIRS)
     pairs = (q.index_select(0, a) * q.index_select(0, b)).flatten(1)
-    squares, same, outer = (constant(quadratic_products, q.dtype, q.device) @ pairs).view(15, *shape).split((2, 8, 5))
-    cubic = (constant(rank_sums, q.dtype, q.device) @ (q * factors * same).flatten(1)).view(2, *shape)
-    return torch.cat([squares, cubic]), same, outer
+    squares, tensors = (constant(quadratic_products, q.dtype, q.device) @ pairs).view(29, *shape).split((3, 26))
+    partners = (q * factors).index_select(0, index(_PARTNERS, q.device))
+    cubic = constant(sums_of_products, q.dtype, q.device) @ (partners * tensors[:16]).flatten(1)
+    return torch.cat([squares, cubic.view(4, *shape)]), tensors
+
+
+_PARTNERS = (0, 1, 2, 0, 1, 2, 3, 4, 5, 6, 7, 3, 4, 5, 6, 7)
+"""Components of (v, t) that are multiplied with t·v, o:t, t·t and o:o to give invariants of third order."""
 
 
 class Update(nn.Module):
@@ -169,34 +182,36 @@ class Update(nn.Module):
 
     def __init__(self, width: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.mix_q = weight(generator, 2, width, width, variance=1 / width)
-        self.mix_p = weight(generator, 2, width, width, variance=1 / width)
-        self.gates = Perceptron(5 * width, width, 7 * width, generator)
+        self.mix_q = weight(generator, 3, width, width, variance=1 / width)
+        self.mix_p = weight(generator, 3, width, width, variance=1 / width)
+        self.gates = Perceptron(8 * width, width, 11 * width, generator)
 
     def forward(
-        self, x: Float[Tensor, "atoms features"], y: Float[Tensor, "8 atoms features"]
-    ) -> tuple[Float[Tensor, "atoms features"], Float[Tensor, "8 atoms features"]]:
+        self, x: Float[Tensor, "atoms features"], y: Float[Tensor, "15 atoms features"]
+    ) -> tuple[Float[Tensor, "atoms features"], Float[Tensor, "15 atoms features"]]:
         n_atoms, width = x.shape
         ranks = index(TENSOR_RANKS, x.device)
         short, _ = damped(y)
         p = short @ self.mix_p.index_select(0, ranks)
-        invariants, same, outer = products(short @ self.mix_q.index_select(0, ranks))
+        invariants, tensors = products(short @ self.mix_q.index_select(0, ranks))
         gates = self.gates(torch.cat([x.unsqueeze(0), invariants]).transpose(0, 1).reshape(n_atoms, -1))
-        add, scale, gates = gates.split((width, width, 5 * width), dim=1)
-        gates = damped_gates(gates).view(n_atoms, 5, width).transpose(0, 1)
-        use = index(_GATE_OF_TERM, x.device)
-        terms = torch.cat([p, same, outer]) * gates.index_select(0, use)
-        change = (constant(_term_sums, x.dtype, x.device) @ terms.flatten(1)).view(8, n_atoms, width)
+        add, scale, gates = gates.split((width, width, 9 * width), dim=1)
+        gates = damped_gates(gates).view(n_atoms, 9, width).transpose(0, 1)
+        terms = torch.cat([p, tensors]) * gates.index_select(0, index(_GATE_OF_TERM, x.device))
+        change = (constant(_term_sums, x.dtype, x.device) @ terms.flatten(1)).view(15, n_atoms, width)
         return _gated(x, add, scale), y + change
 
 
-_GATE_OF_TERM = (0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4)
-"""Which gate multiplies each of the 21 components p (3 + 5), t·v (3), t·t (5), v⊗v (5)."""
+_SIZES = (3, 5, 7, 3, 3, 5, 5, 5, 5)
+"""Components of each term of an update: p (vector, matrix, rank 3), t·v, o:t, t·t, o:o, v⊗v, o·v."""
+
+_GATE_OF_TERM = tuple(gate for gate, size in enumerate(_SIZES) for _ in range(size))
 
 
-def _term_sums() -> Float[np.ndarray, "8 21"]:
-    """Adds the 21 gated components up to the 8 components of the features."""
-    return np.concatenate([np.eye(8), np.eye(8), np.eye(8)[:, 3:]], axis=1)
+def _term_sums() -> Float[np.ndarray, "15 41"]:
+    """Adds the gated terms up to one tensor of each rank."""
+    parts = {3: VECTOR, 5: MATRIX, 7: CUBE}
+    return np.concatenate([np.eye(15)[:, parts[size]] for size in _SIZES], axis=1)
 
 
 class ScalarUpdate(nn.Module):
@@ -204,14 +219,14 @@ class ScalarUpdate(nn.Module):
 
     def __init__(self, width: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.mix_q = weight(generator, 2, width, width, variance=1 / width)
-        self.gates = Perceptron(5 * width, width, 2 * width, generator)
+        self.mix_q = weight(generator, 3, width, width, variance=1 / width)
+        self.gates = Perceptron(8 * width, width, 2 * width, generator)
 
     def forward(
-        self, x: Float[Tensor, "atoms features"], y: Float[Tensor, "8 atoms features"]
+        self, x: Float[Tensor, "atoms features"], y: Float[Tensor, "15 atoms features"]
     ) -> Float[Tensor, "atoms features"]:
         ranks = index(TENSOR_RANKS, x.device)
-        invariants, _, _ = products(y @ self.mix_q.index_select(0, ranks))
+        invariants, _ = products(y @ self.mix_q.index_select(0, ranks))
         gates = self.gates(torch.cat([x.unsqueeze(0), invariants]).transpose(0, 1).reshape(x.shape[0], -1))
         add, scale = gates.chunk(2, dim=1)
         return _gated(x, add, scale)

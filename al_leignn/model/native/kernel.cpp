@@ -5,7 +5,7 @@
 // and checks the results against the network itself.
 //
 // Work is done in tiles of T atoms. Node features of a tile are stored component by component, [component][T][F], so that every
-// linear map is a product of F x F blocks; features that neighbours read are stored atom by atom, [atom][9][F]. The backward pass
+// linear map is a product of F x F blocks; features that neighbours read are stored atom by atom, [atom][READ][F]. The backward pass
 // uses that every edge has its reverse: what an atom's features mean to its neighbours is gathered by that atom. Each
 // number is thus computed by one thread in a fixed order, and results depend neither on threads nor on what else is in the batch.
 //
@@ -23,13 +23,13 @@ namespace {
 
 struct Member {
     std::int64_t n_species;
-    const real *embedding, *filter, *filter_back;  // [species][F]; [3][species * K][F]; [3][F][rounded(species * K)]
+    const real *embedding, *filter, *filter_back;  // [species][F]; [4][species * K][F]; [4][F][rounded(species * K)]
     std::vector<UpdateWeights> updates;
     std::vector<MessageWeights> messages;
     HeadWeights head;
 
     Member(Reader r, int layers, std::int64_t n)
-        : n_species(n), embedding(r.take(n * F)), filter(r.take(3 * n * K * F)), filter_back(r.take(3 * F * rounded(int(n) * K))),
+        : n_species(n), embedding(r.take(n * F)), filter(r.take(4 * n * K * F)), filter_back(r.take(4 * F * rounded(int(n) * K))),
           updates(read<UpdateWeights>(r, layers - 1)), messages(read<MessageWeights>(r, layers - 1)), head(r) {}
 
     template <class Weights>
@@ -52,8 +52,8 @@ public:
     }
 
     static std::int64_t size(const Structures& s, int layers, std::int64_t n_species, int threads) {
-        const std::int64_t tiles = (s.n_atoms + T - 1) / T, node = tiles * 9 * TF;
-        return ((2 * layers + 1) * node + 3 * s.n_edges) * sizeof(real) + s.n_atoms * 9 * sizeof(double) +
+        const std::int64_t tiles = (s.n_atoms + T - 1) / T, components = (layers + 2) * NODE + (layers - 1) * READ;
+        return (components * tiles * TF + 3 * s.n_edges) * sizeof(real) + s.n_atoms * 9 * sizeof(double) +
                threads * per_thread(s, n_species) + 64 * (threads + 8);
     }
 
@@ -80,8 +80,8 @@ private:
     const Elements& elements;
     const Member& member;
     const int threads;
-    std::vector<real*> states, sources;  // by layer: [tile][9][T][F]; [atom][9][F]
-    real* gradients[2];                  // by the messages an atom received, [atom][9][F]
+    std::vector<real*> states, sources;  // by layer: [tile][NODE][T][F]; [atom][READ][F]
+    real* gradients[2];                  // by the messages an atom received, [atom][NODE][F]
     real* gradient;                      // by the edges, [edge][3]
     double* virial;                      // of each atom
     char* own_memory;                    // of the threads
@@ -89,17 +89,17 @@ private:
 
     static std::int64_t row_width(std::int64_t n_species) { return rounded(int(n_species) * K) + KP; }
     static std::int64_t per_thread(const Structures& s, std::int64_t n_species) {
-        const std::int64_t reals = 9 * T * row_width(n_species) + Surroundings::size(rounded(int(s.widest)));
+        const std::int64_t reals = NODE * T * row_width(n_species) + Surroundings::size(rounded(int(s.widest)));
         return (sizeof(Tile) + reals * sizeof(real) + 63) / 64 * 64;
     }
 
     void lay_out(char* memory) {
-        const std::int64_t tiles = (s.n_atoms + T - 1) / T, node = tiles * 9 * TF;
+        const std::int64_t tiles = (s.n_atoms + T - 1) / T, node = tiles * NODE * TF;
         memory += (64 - std::uintptr_t(memory) % 64) % 64;
         const auto take = [&](std::int64_t bytes) { char* here = memory; memory += (bytes + 63) / 64 * 64; return here; };
         const auto reals = [&](std::int64_t n) { return (real*)take(n * sizeof(real)); };
         for (std::size_t layer = 0; layer <= member.updates.size(); ++layer) states.push_back(reals(node));
-        for (std::size_t layer = 0; layer < member.updates.size(); ++layer) sources.push_back(reals(node));
+        for (std::size_t layer = 0; layer < member.updates.size(); ++layer) sources.push_back(reals(tiles * READ * TF));
         gradients[0] = reals(node), gradients[1] = reals(node);
         gradient = reals(3 * s.n_edges);
         virial = (double*)take(s.n_atoms * 9 * sizeof(double));
@@ -127,7 +127,7 @@ private:
     // Calls `work(row in the tile, atom, its surroundings)` for every atom of a tile.
     template <class Work>
     void for_atoms(Tile& t, int tile, const Work& work) const {
-        Surroundings around(sums_of(t) + 9 * T * width, rounded(int(s.widest)));
+        Surroundings around(sums_of(t) + NODE * T * width, rounded(int(s.widest)));
         for (int row = 0; row < T && std::int64_t(tile) * T + row < s.n_atoms; ++row) {
             const std::int64_t i = std::int64_t(tile) * T + row;
             around.look(pairs, elements, s.first[i], pairs.count[i], s.species[i]);
@@ -136,7 +136,7 @@ private:
     }
 
     void forward(int layer, Tile& t, int tile, const Results& results) {
-        const std::int64_t at = std::int64_t(tile) * 9 * TF;
+        const std::int64_t at = std::int64_t(tile) * NODE * TF;
         real* received = t.gradient;
         if (layer == 0) {
             first_message(t, tile, received);
@@ -149,11 +149,11 @@ private:
             });
         }
         for (int i = 0; i < TF; i += VL) store(t.state + i, (load(t.state + i) + load(received + i)) * real(1 / SQRT2));
-        for (int i = TF; i < 9 * TF; i += VL) add(t.state + i, load(received + i));
+        for (int i = TF; i < NODE * TF; i += VL) add(t.state + i, load(received + i));
         if (std::size_t(layer) < member.updates.size()) {
             std::memcpy(states[layer] + at, t.state, sizeof t.state);
             update(member.updates[layer], t, states[layer + 1] + at);
-            source(member.messages[layer], t, states[layer + 1] + at, sources[layer] + at);
+            source(member.messages[layer], t, states[layer + 1] + at, sources[layer] + std::int64_t(tile) * READ * TF);
             return;
         }
         real raw[T];
@@ -167,18 +167,18 @@ private:
 
     // From tile.gradient to what atoms read of one another: x was divided by √2 after it received its message.
     static void hand_out(const Tile& t, real* out) {
-        for (int c = 0; c < 9; ++c)
+        for (int c = 0; c < NODE; ++c)
             for (int i = 0; i < TF; i += VL)
-                store(out + i / F * 9 * F + c * F + i % F, load(t.gradient + c * TF + i) * real(c ? 1 : 1 / SQRT2));
+                store(out + i / F * NODE * F + c * F + i % F, load(t.gradient + c * TF + i) * real(c ? 1 : 1 / SQRT2));
     }
     static void take_back(const real* in, Tile& t) {
-        for (int c = 0; c < 9; ++c)
-            for (int i = 0; i < TF; i += VL) store(t.gradient + c * TF + i, load(in + i / F * 9 * F + c * F + i % F));
+        for (int c = 0; c < NODE; ++c)
+            for (int i = 0; i < TF; i += VL) store(t.gradient + c * TF + i, load(in + i / F * NODE * F + c * F + i % F));
     }
 
     void first_message(Tile& t, int tile, real* received) {
         real* sums = sums_of(t);
-        std::memset(sums, 0, 9 * T * width * sizeof(real));
+        std::memset(sums, 0, NODE * T * width * sizeof(real));
         std::memset(t.state, 0, sizeof t.state);
         for_atoms(t, tile, [&](int row, std::int64_t i, const Surroundings& around) {
             std::fill_n(gradient + 3 * s.first[i], 3 * pairs.count[i], real(0));
@@ -186,19 +186,19 @@ private:
             first_sums(around, width, sums + row * width);
         });
         const int columns = int(member.n_species) * K;
-        constexpr int begin[4] = {0, 1, 4, 9};
-        for (int rank = 0; rank < 3; ++rank)
+        constexpr int begin[5] = {0, 1, 4, 9, NODE};
+        for (int rank = 0; rank < 4; ++rank)
             multiply<false>((begin[rank + 1] - begin[rank]) * T, columns, F, sums + begin[rank] * T * width, width,
                             member.filter + rank * columns * F, received + begin[rank] * TF, F);
     }
 
     void backward(int layer, Tile& t, int tile) {
-        const std::int64_t at = std::int64_t(tile) * 9 * TF;
+        const std::int64_t at = std::int64_t(tile) * NODE * TF;
         const MessageWeights& w = member.messages[layer - 1];
         const real* received = gradients[layer % 2];
         std::memset(t.own_, 0, sizeof t.own_);
         for_atoms(t, tile, [&](int row, std::int64_t i, const Surroundings& around) {
-            pull_back_message(w, around, sources[layer - 1] + i * 9 * F, received, t.own_ + row * F);
+            pull_back_message(w, around, sources[layer - 1] + i * READ * F, received, t.own_ + row * F);
             around.by_vector(real(elements.scale), gradient + 3 * s.first[i]);
         });
         std::memcpy(t.state, states[layer - 1] + at, sizeof t.state);
@@ -212,10 +212,10 @@ private:
 
     void backward_first(Tile& t, int tile, const Results& results) {
         real* sums = sums_of(t);
-        take_back(gradients[0] + std::int64_t(tile) * 9 * TF, t);
+        take_back(gradients[0] + std::int64_t(tile) * NODE * TF, t);
         const int columns = rounded(int(member.n_species) * K);
-        constexpr int begin[4] = {0, 1, 4, 9};
-        for (int rank = 0; rank < 3; ++rank)
+        constexpr int begin[5] = {0, 1, 4, 9, NODE};
+        for (int rank = 0; rank < 4; ++rank)
             multiply<false>((begin[rank + 1] - begin[rank]) * T, F, columns, t.gradient + begin[rank] * TF, F,
                             member.filter_back + rank * F * columns, sums + begin[rank] * T * width, width);
         for_atoms(t, tile, [&](int row, std::int64_t i, const Surroundings& around) {

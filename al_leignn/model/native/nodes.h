@@ -17,18 +17,21 @@ struct Reader {
     }
 };
 
-// A pair of F x F maps, for vectors and for matrices, and their transposes.
+// F x F maps, one for each rank from vectors up, and their transposes.
 struct Mix {
     const real *forward, *backward;
-    explicit Mix(Reader& r) : forward(r.take(2 * F * F)), backward(r.take(2 * F * F)) {}
+    explicit Mix(Reader& r) : forward(r.take(3 * F * F)), backward(r.take(3 * F * F)) {}
 
-    void apply(const real* y, real* out) const {
-        map<false>(3, y, forward, out);
-        map<false>(5, y + 3 * TF, forward + F * F, out + 3 * TF);
-    }
-    void pull_back(const real* gradient, real* out) const {
-        map<true>(3, gradient, backward, out);
-        map<true>(5, gradient + 3 * TF, backward + F * F, out + 3 * TF);
+    void apply(const real* y, real* out) const { each_rank<false>(y, forward, out); }
+    void pull_back(const real* gradient, real* out) const { each_rank<true>(gradient, backward, out); }
+
+private:
+    template <bool accumulate>
+    static void each_rank(const real* y, const real* maps, real* out) {
+        for (int rank = 0; rank < 3; ++rank) {
+            const int begin = FIRST[rank];
+            map<accumulate>(FIRST[rank + 1] - begin, y + begin * TF, maps + rank * F * F, out + begin * TF);
+        }
     }
 };
 
@@ -68,21 +71,26 @@ struct Perceptron {
     }
 };
 
+constexpr int INVARIANTS = 7;  // of third order at most, see `Products`
+constexpr int TERMS = 9;       // of an update, each with a gate: p (vector, matrix, rank 3), tv, ot, tt, oo, vv, ov
+
 struct UpdateWeights {
     Mix q, p;
-    Perceptron<5, 7> gates;
+    Perceptron<1 + INVARIANTS, 2 + TERMS> gates;
     explicit UpdateWeights(Reader& r) : q(r), p(r), gates(r) {}
 };
 
+constexpr int FILTERS = 6;
+
 struct MessageWeights {
     Perceptron<1, 3> source;
-    const real* filter;  // [F / VL][K][5][VL]: three filters of harmonics, two of carried tensors
-    explicit MessageWeights(Reader& r) : source(r), filter(r.take(5 * K * F)) {}
+    const real* filter;  // [F / VL][K][FILTERS][VL]: four of harmonics, two of tensors that neighbours carry
+    explicit MessageWeights(Reader& r) : source(r), filter(r.take(FILTERS * K * F)) {}
 };
 
 struct HeadWeights {
     Mix q;
-    Perceptron<5, 2> gates;
+    Perceptron<1 + INVARIANTS, 2> gates;
     Perceptron<1, 0> readout;
     const real *last, *bias;  // of the readout's second layer
     explicit HeadWeights(Reader& r) : q(r), gates(r), readout(r), last(r.take(F)), bias(r.take(VL)) {}
@@ -101,25 +109,25 @@ INLINE void store_components(real* p, const vec* values) {
 
 // What one thread works with.
 struct alignas(64) Tile {
-    real state[9 * TF];              // x and y
-    real input[5 * TF];              // x and invariants
-    real mixed[9 * TF];              // y damped; later gradients of it
-    real q[8 * TF], p[8 * TF];
-    real activation[TF], slope[TF], gates[7 * TF], scratch[TF];
+    real state[NODE * TF];                // x and y
+    real input[(1 + INVARIANTS) * TF];    // x and invariants
+    real mixed[NODE * TF];                // y damped; later gradients of it
+    real q[(NODE - 1) * TF], p[(NODE - 1) * TF];
+    real activation[TF], slope[TF], gates[(2 + TERMS) * TF], scratch[TF];
     real source_activation[TF], source_slope[TF], source_gates[3 * TF];
-    real gradient[9 * TF];           // by x and y
-    real gates_[7 * TF], p_[8 * TF], q_[8 * TF], input_[5 * TF];
-    real own_[9 * TF];               // gradient by what neighbours read
+    real gradient[NODE * TF];             // by x and y
+    real gates_[(2 + TERMS) * TF], p_[(NODE - 1) * TF], q_[(NODE - 1) * TF], input_[(1 + INVARIANTS) * TF];
+    real own_[READ * TF];                 // gradient by what neighbours read
 };
 
 // tile.gates from the scalars of tile.state and the invariants of tile.q; pulling back needs what is left in the tile.
 template <class Gates>
 void gate(const Gates& gates, Tile& t) {
     for (int i = 0; i < TF; i += VL) {
-        vec q[8], invariants[4];
-        load_components<8>(t.q + i, q);
+        vec q[NODE - 1], invariants[INVARIANTS];
+        load_components<NODE - 1>(t.q + i, q);
         Products(q).invariants(invariants);
-        store_components<4>(t.input + TF + i, invariants);
+        store_components<INVARIANTS>(t.input + TF + i, invariants);
     }
     std::memcpy(t.input, t.state, TF * sizeof(real));
     gates.hidden(t.input, t.activation, t.slope);
@@ -129,83 +137,98 @@ void gate(const Gates& gates, Tile& t) {
 // Node update of a layer that is not the last: tile.state becomes `out`; what `pull_back_update` needs stays in the tile.
 void update(const UpdateWeights& w, Tile& t, real* out) {
     for (int i = 0; i < TF; i += VL) {
-        vec y[8];
-        load_components<8>(t.state + TF + i, y);
-        const vec f[2] = {damping(y, 3), damping(y + 3, 5)};
-        for (int c = 0; c < 8; ++c) y[c] *= f[c >= 3];
-        store_components<8>(t.mixed + i, y);
+        vec y[NODE - 1];
+        load_components<NODE - 1>(t.state + TF + i, y);
+        for (int rank = 0; rank < 3; ++rank) {
+            const vec f = damping(y + FIRST[rank], FIRST[rank + 1] - FIRST[rank]);
+            for (int c = FIRST[rank]; c < FIRST[rank + 1]; ++c) y[c] *= f;
+        }
+        store_components<NODE - 1>(t.mixed + i, y);
     }
     w.q.apply(t.mixed, t.q);
     w.p.apply(t.mixed, t.p);
     gate(w.gates, t);
     for (int i = 0; i < TF; i += VL) {
-        vec q[8], p[8], gate[5], outer[5];
-        load_components<8>(t.q + i, q);
-        load_components<8>(t.p + i, p);
-        load_components<5>(t.gates + 2 * TF + i, gate);
-        for (int g = 0; g < 5; ++g) gate[g] *= damping(gate + g, 1);
+        vec q[NODE - 1], p[NODE - 1], g[TERMS], vv[5], ov[5];
+        load_components<NODE - 1>(t.q + i, q);
+        load_components<NODE - 1>(t.p + i, p);
+        load_components<TERMS>(t.gates + 2 * TF + i, g);
+        for (int n = 0; n < TERMS; ++n) g[n] *= damping(g + n, 1);
         const Products products(q);
-        products.outer(outer);
+        products.by_vector(vv, ov);
         const vec x = load(t.state + i), tanh = real(2) * sigmoid(real(2) * load(t.gates + TF + i)) - real(1);
         store(out + i, x + load(t.gates + i) * real(1 / SQRT2) + x * tanh);
-        for (int c = 0; c < 8; ++c) {
-            const int rank = c >= 3;
-            vec change = gate[rank] * p[c] + gate[2 + rank] * products.same[c];
-            if (rank) change += gate[4] * outer[c - 3];
-            store(out + (1 + c) * TF + i, load(t.state + (1 + c) * TF + i) + change);
-        }
+        vec change[NODE - 1];
+        for (int c = 0; c < 3; ++c) change[c] = g[0] * p[c] + g[3] * products.tv[c] + g[4] * products.ot[c];
+        for (int c = 0; c < 5; ++c)
+            change[3 + c] = g[1] * p[3 + c] + g[5] * products.tt[c] + g[6] * products.oo[c] + g[7] * vv[c] + g[8] * ov[c];
+        for (int c = 8; c < NODE - 1; ++c) change[c] = g[2] * p[c];
+        for (int c = 0; c < NODE - 1; ++c) store(out + (1 + c) * TF + i, load(t.state + (1 + c) * TF + i) + change[c]);
     }
 }
 
 // tile.gradient, by the result of `update`, becomes that by its input, which is still in the tile.
 void pull_back_update(const UpdateWeights& w, Tile& t) {
     for (int i = 0; i < TF; i += VL) {
-        vec q[8], p[8], raw[5], gate[5], f[5], outer[5], y_[8], gate_[5];
-        load_components<8>(t.q + i, q);
-        load_components<8>(t.p + i, p);
-        load_components<5>(t.gates + 2 * TF + i, raw);
-        load_components<8>(t.gradient + TF + i, y_);
-        for (int g = 0; g < 5; ++g) f[g] = damping(raw + g, 1), gate[g] = raw[g] * f[g];
+        vec q[NODE - 1], p[NODE - 1], raw[TERMS], g[TERMS], f[TERMS], vv[5], ov[5], y_[NODE - 1], g_[TERMS];
+        load_components<NODE - 1>(t.q + i, q);
+        load_components<NODE - 1>(t.p + i, p);
+        load_components<TERMS>(t.gates + 2 * TF + i, raw);
+        load_components<NODE - 1>(t.gradient + TF + i, y_);
+        for (int n = 0; n < TERMS; ++n) f[n] = damping(raw + n, 1), g[n] = raw[n] * f[n];
         const Products products(q);
-        products.outer(outer);
-        const vec by_gate[5] = {dot(y_, p, 3), dot(y_ + 3, p + 3, 5), dot(y_, products.same, 3),
-                                dot(y_ + 3, products.same + 3, 5), dot(y_ + 3, outer, 5)};
-        for (int g = 0; g < 5; ++g) gate_[g] = vec{}, pull_back_damping(raw + g, f[g], by_gate + g, vec{}, 1, gate_ + g);
-        store_components<5>(t.gates_ + 2 * TF + i, gate_);
-        for (int c = 0; c < 8; ++c) store(t.p_ + c * TF + i, gate[c >= 3] * y_[c]);
+        products.by_vector(vv, ov);
+        const vec by_gate[TERMS] = {dot(y_, p, 3),
+                                    dot(y_ + 3, p + 3, 5),
+                                    dot(y_ + 8, p + 8, 7),
+                                    dot(y_, products.tv, 3),
+                                    dot(y_, products.ot, 3),
+                                    dot(y_ + 3, products.tt, 5),
+                                    dot(y_ + 3, products.oo, 5),
+                                    dot(y_ + 3, vv, 5),
+                                    dot(y_ + 3, ov, 5)};
+        for (int n = 0; n < TERMS; ++n) g_[n] = vec{}, pull_back_damping(raw + n, f[n], by_gate + n, vec{}, 1, g_ + n);
+        store_components<TERMS>(t.gates_ + 2 * TF + i, g_);
+        for (int c = 0; c < NODE - 1; ++c) store(t.p_ + c * TF + i, g[(c >= 3) + (c >= 8)] * y_[c]);
         const vec x = load(t.state + i), x_ = load(t.gradient + i);
         const vec tanh = real(2) * sigmoid(real(2) * load(t.gates + TF + i)) - real(1);
         store(t.gates_ + i, x_ * real(1 / SQRT2));
         store(t.gates_ + TF + i, x_ * x * (real(1) - tanh * tanh));
         store(t.gradient + i, x_ * (real(1) + tanh));
-        store_components<5>(t.gates + 2 * TF + i, gate);
+        store_components<TERMS>(t.gates + 2 * TF + i, g);
     }
     w.gates.pull_back(t.gates_, t.slope, t.scratch, t.input_);
     for (int i = 0; i < TF; i += VL) {
-        vec q[8], invariants_[4], same_[8], outer_[5], gate[5], q_[8];
-        load_components<8>(t.q + i, q);
-        load_components<4>(t.input_ + TF + i, invariants_);
-        load_components<5>(t.gates + 2 * TF + i, gate);
-        for (int c = 0; c < 8; ++c) {
+        vec q[NODE - 1], invariants_[INVARIANTS], g[TERMS], q_[NODE - 1];
+        load_components<NODE - 1>(t.q + i, q);
+        load_components<INVARIANTS>(t.input_ + TF + i, invariants_);
+        load_components<TERMS>(t.gates + 2 * TF + i, g);
+        Products::Gradients by;
+        for (int c = 0; c < 3; ++c) {
             const vec y_ = load(t.gradient + (1 + c) * TF + i);
-            same_[c] = gate[2 + (c >= 3)] * y_;
-            if (c >= 3) outer_[c - 3] = gate[4] * y_;
+            by.tv[c] = g[3] * y_, by.ot[c] = g[4] * y_;
         }
-        Products(q).pull_back(q, invariants_, same_, outer_, q_);
-        store_components<8>(t.q_ + i, q_);
+        for (int c = 0; c < 5; ++c) {
+            const vec y_ = load(t.gradient + (4 + c) * TF + i);
+            by.tt[c] = g[5] * y_, by.oo[c] = g[6] * y_, by.vv[c] = g[7] * y_, by.ov[c] = g[8] * y_;
+        }
+        Products(q).pull_back<true>(q, invariants_, by, q_);
+        store_components<NODE - 1>(t.q_ + i, q_);
         add(t.gradient + i, load(t.input_ + i));
     }
-    std::memset(t.mixed, 0, 8 * TF * sizeof(real));
+    std::memset(t.mixed, 0, (NODE - 1) * TF * sizeof(real));
     w.q.pull_back(t.q_, t.mixed);
     w.p.pull_back(t.p_, t.mixed);
     for (int i = 0; i < TF; i += VL) {
-        vec y[8], mixed_[8], y_[8];
-        load_components<8>(t.state + TF + i, y);
-        load_components<8>(t.mixed + i, mixed_);
-        load_components<8>(t.gradient + TF + i, y_);
-        pull_back_damping(y, damping(y, 3), mixed_, vec{}, 3, y_);
-        pull_back_damping(y + 3, damping(y + 3, 5), mixed_ + 3, vec{}, 5, y_ + 3);
-        store_components<8>(t.gradient + TF + i, y_);
+        vec y[NODE - 1], mixed_[NODE - 1], y_[NODE - 1];
+        load_components<NODE - 1>(t.state + TF + i, y);
+        load_components<NODE - 1>(t.mixed + i, mixed_);
+        load_components<NODE - 1>(t.gradient + TF + i, y_);
+        for (int rank = 0; rank < 3; ++rank) {
+            const int begin = FIRST[rank], n = FIRST[rank + 1] - begin;
+            pull_back_damping(y + begin, damping(y + begin, n), mixed_ + begin, vec{}, n, y_ + begin);
+        }
+        store_components<NODE - 1>(t.gradient + TF + i, y_);
     }
 }
 
@@ -218,7 +241,7 @@ void source_gates(const MessageWeights& w, Tile& t, const real* state) {
 void source(const MessageWeights& w, Tile& t, const real* state, real* out) {
     source_gates(w, t, state);
     for (int i = 0; i < TF; i += VL) {
-        real* atom = out + i / F * 9 * F + i % F;
+        real* atom = out + i / F * READ * F + i % F;
         store(atom, load(t.source_gates + i));
         for (int rank = 0; rank < 2; ++rank) {
             vec gate = load(t.source_gates + (1 + rank) * TF + i);
@@ -273,14 +296,15 @@ void head(const HeadWeights& w, Tile& t, real* energy) {
     }
     w.gates.pull_back(t.gates_, t.slope, t.scratch, t.input_);
     for (int i = 0; i < TF; i += VL) {
-        vec q[8], invariants_[4], same_[8] = {}, q_[8];
-        load_components<8>(t.q + i, q);
-        load_components<4>(t.input_ + TF + i, invariants_);
-        Products(q).pull_back(q, invariants_, same_, nullptr, q_);
-        store_components<8>(t.q_ + i, q_);
+        vec q[NODE - 1], invariants_[INVARIANTS], q_[NODE - 1];
+        load_components<NODE - 1>(t.q + i, q);
+        load_components<INVARIANTS>(t.input_ + TF + i, invariants_);
+        Products::Gradients none = {};
+        Products(q).pull_back<false>(q, invariants_, none, q_);
+        store_components<NODE - 1>(t.q_ + i, q_);
         add(t.gradient + i, load(t.input_ + i));
     }
-    std::memset(t.gradient + TF, 0, 8 * TF * sizeof(real));
+    std::memset(t.gradient + TF, 0, (NODE - 1) * TF * sizeof(real));
     w.q.pull_back(t.q_, t.gradient + TF);
 }
 

@@ -32,9 +32,13 @@ constexpr int F = rounded(FEATURES);  // the features that fill the last vector 
 constexpr int T = 8;                  // atoms in a tile
 constexpr int TF = T * F;
 constexpr int KP = rounded(K);
+constexpr int NODE = 16;              // components of an atom's features: scalar, vector, matrix, rank-3 tensor
+constexpr int READ = 9;               // those that neighbours read: scalar, vector, matrix
+constexpr int FIRST[4] = {0, 3, 8, 15};  // first component of each rank among an atom's tensors
 
 constexpr double PI = 3.14159265358979323846, SQRT2 = 1.41421356237309504880, SQRT3 = 1.73205080756887729353;
 constexpr double SQRT5 = 2.23606797749978969641, SQRT6 = 2.44948974278317809820, SQRT7 = 2.64575131106459059050;
+constexpr double SQRT14 = SQRT2 * SQRT7, SQRT42 = SQRT6 * SQRT7, SQRT70 = SQRT14 * SQRT5, SQRT105 = SQRT3 * SQRT5 * SQRT7;
 
 // ---- vectors
 
