@@ -34,7 +34,7 @@ class ModelConfig(Section):
 
     preset: Literal["local", "paper"] = Field(
         "local",
-        description="local: conservative, size-consistent, rank-2 channel; paper: published network with virtual nodes",
+        description="local: conservative, size-consistent, tensors up to rank 3; paper: published network with virtual nodes",
     )
     cutoff: Positive = Field(5.0, description="neighbour cutoff, Å")
     features: Count = Field(32, description="channels per atom")
