@@ -56,7 +56,7 @@ class TrainConfig(Section):
 
     members: Annotated[int, Field(ge=2)] = Field(4, description="committee members")
     steps: Literal["auto"] | Count = Field(
-        "auto", description="optimiser steps from scratch; auto: 3000, or 30 passes over the frames where that is more"
+        "auto", description="optimiser steps from scratch; auto: 2000, or 30 passes over the frames where that is more"
     )
     warm_steps: Literal["auto"] | Count = Field(
         "auto",
@@ -66,7 +66,7 @@ class TrainConfig(Section):
         4, description="refit from scratch every n iterations so that old minima do not trap the committee; 0: never"
     )
     batch_atoms: Count = Field(32, description="atoms per batch, reached by adding whole frames")
-    learning_rate: Positive = Field(5e-3, description="peak learning rate (warm-up, then cosine to 1 %)")
+    learning_rate: Positive = Field(2e-3, description="peak learning rate (warm-up, then cosine to 1 %)")
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-2, description="decoupled weight decay")
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="decay of the running average of the weights that is kept")
     clip: Positive = Field(10.0, description="gradient norm is clipped here")

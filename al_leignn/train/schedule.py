@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from al_leignn.config import TrainConfig
 
-LEAST_STEPS = 3000
+LEAST_STEPS = 2000
 """Steps of a fit from scratch to few frames."""
 
 PASSES = 30
