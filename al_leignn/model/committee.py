@@ -14,10 +14,11 @@ from torch import Tensor
 
 from al_leignn.core import CommitteePrediction
 from al_leignn.errors import CheckpointError, ConfigError
+from al_leignn.model.build import KernelError
 from al_leignn.model.checkpoint import load_members, save_members
 from al_leignn.model.device import checked_device, checked_dtype
 from al_leignn.model.graph import Graph, build_graph, collate
-from al_leignn.model.kernel import Kernel, KernelError, kernel_for, warn_without_kernel, weights_mark
+from al_leignn.model.kernel import Kernel, kernel_for, warn_without_kernel, weights_mark
 from al_leignn.model.leignn import LEIGNN, Output
 from al_leignn.units import voigt
 

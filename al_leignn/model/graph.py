@@ -19,6 +19,9 @@ from al_leignn.errors import StructureError
 OVERLAP = 1e-3
 """Two atoms closer than this (Å) are one atom twice: a broken structure."""
 
+FLAT = 1e-6
+"""A cell whose volume is below this share of the product of its edges has none."""
+
 FAR = 1e3
 """Length (Å) of the vectors that fill the rows of atoms with fewer neighbours than the widest row."""
 
@@ -248,7 +251,8 @@ def checked_cell(atoms: Atoms) -> Float[np.ndarray, "3 3"]:
         raise StructureError("the cell is not made of finite numbers", where=where, fix="look for NaN or inf in the input")
     periodic = cell[atoms.pbc]
     lengths = np.linalg.norm(periodic, axis=1, keepdims=True)
-    if (lengths == 0).any() or np.linalg.matrix_rank(periodic / lengths, tol=1e-6) < len(periodic):
+    unit = np.divide(periodic, lengths, out=np.zeros_like(periodic), where=lengths > 0)
+    if not np.linalg.det(unit @ unit.T) > FLAT**2:
         raise StructureError(
             "the periodic cell has no volume", where=where, fix="give lattice vectors along every periodic direction"
         )

@@ -6,18 +6,10 @@ Nothing here is needed: whatever stands in the way (no compiler, another preset,
 
 import copy
 import ctypes
-import hashlib
 import math
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,28 +19,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from al_leignn.model.build import KernelError, library
 from al_leignn.model.graph import Graph, build_graph, select_atoms
 from al_leignn.model.layers import Perceptron
 from al_leignn.model.leignn import LEIGNN, Output
 from al_leignn.model.local import LocalNetwork, Message, Update
 from al_leignn.model.repulsion import REACH
-from al_leignn.store import write_atomic
-
-_SOURCES = Path(__file__).with_name("native")
-
-# Square roots set no errno and nothing traps, so loops with them become vector code; NaN and infinity stay what they are.
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 
 _TOLERANCE = {torch.float32: 5e-4, torch.float64: 1e-9}
 """Largest difference from the network in float64, relative to the largest value."""
 
-
 _TRIAL_ATOMS = 128
 """Of a larger graph, this many neighbouring atoms are compared with the network."""
-
-
-class KernelError(Exception):
-    """The kernel cannot be used; the message says why."""
 
 
 class KernelWarning(RuntimeWarning):
@@ -79,13 +61,18 @@ class _Results(ctypes.Structure):
 
 
 @dataclass
-class _EdgeList:
-    """Edges of a graph as the kernel wants them; the same for all graphs made from one neighbour search."""
+class _Layout:
+    """What graphs made from one neighbour search have in common, checked and as the kernel wants it."""
 
+    made_of: tuple[Tensor, ...]
+    species: Int[Tensor, " atoms"]
+    structure: Int[Tensor, " atoms"]
     neighbour: Int[Tensor, " edges"]
     shift: Float[Tensor, "edges 3"]
-    first: Int[Tensor, "..."]
+    first: Int[Tensor, " atoms_and_1"]
+    """Where each atom's edges begin, and their number."""
     widest: int
+    """Most edges of an atom."""
 
 
 class Kernel:
@@ -110,51 +97,57 @@ class Kernel:
         first = members[0]
         self.dtype = first.dtype
         self._members = list(members)
-        self._library = _library(first.config.features, first.config.radial, first.dtype)
+        self._library = library(first.config.features, first.config.radial, first.dtype)
         lanes = int(self._library.lanes())
-        self._weights = [torch.cat([t.detach().reshape(-1) for t in _layout(member, lanes)]) for member in members]
+        self._weights = [torch.cat([t.detach().reshape(-1) for t in _weights(member, lanes)]) for member in members]
         self._charge = torch.tensor(first.species, dtype=torch.float64)
         self._radius = torch.tensor([REACH * covalent_radii[z] for z in first.species], dtype=torch.float64)
         self._e0 = [torch.tensor([m.e0s[z] for z in m.species], dtype=torch.float64) for m in members]
-        self._edges: _EdgeList | None = None
+        self._last_layout: _Layout | None = None
         self._memory = torch.empty(0, dtype=torch.uint8)
         for atoms in _trial_structures(first.species):
             self._compare(build_graph(atoms, first.cutoff, first.species))
         self._compared_in_use = False
 
     def evaluate(self, graph: Graph, members: Sequence[int], *, stress: bool) -> list[Output] | None:
-        """What `LEIGNN.forward` says for each of the chosen members; None for a graph with edges that have no reverse.
+        """What `LEIGNN.forward` says for each of the chosen members; None for a graph that must be left to it.
+
+        That is one with edges that have no reverse, or one that the network would refuse.
 
         Raises
         ------
         KernelError
             On the first graph with finite positions, a result is not the network's.
         """
-        edges = self._edge_list(graph)
-        if edges is None:
+        layout = self._layout(graph)
+        if layout is None:
             return None
         if not self._compared_in_use and bool(torch.isfinite(graph.positions).all()):
             self._compare(_part(graph))
             self._compared_in_use = True
-        return self._evaluate(graph, edges, members, stress=stress)
+        return self._evaluate(graph, layout, members, stress=stress)
 
-    def _evaluate(self, graph: Graph, edges: _EdgeList, members: Sequence[int], *, stress: bool) -> list[Output]:
+    def _evaluate(self, graph: Graph, layout: _Layout, members: Sequence[int], *, stress: bool) -> list[Output]:
         positions, cell = (t.double().contiguous() for t in (graph.positions, graph.cell))
         structures = _Structures(
-            graph.n_atoms, graph.n_structures, len(edges.neighbour), edges.widest,
-            *_pointers(graph.species, graph.structure, edges.first, edges.neighbour, positions, cell, edges.shift),
+            graph.n_atoms, graph.n_structures, len(layout.neighbour), layout.widest,
+            *_pointers(layout.species, layout.structure, layout.first, layout.neighbour, positions, cell, layout.shift),
         )  # fmt: skip
         threads = torch.get_num_threads()
-        n_edges = len(edges.neighbour)
+        n_edges = len(layout.neighbour)
         count = torch.empty(graph.n_atoms, dtype=torch.int32)
         ends = torch.empty(2, n_edges, dtype=torch.int32)
         vectors = torch.empty(3, n_edges, dtype=self.dtype)
         pairs = _Pairs(*_pointers(count, *ends, *vectors))
         cutoff = self._members[0].cutoff
         self._library.find_pairs(ctypes.byref(structures), ctypes.c_double(cutoff), threads, ctypes.byref(pairs))
-        return [self._member(k, graph, structures, pairs, threads, stress=stress) for k in members]
+        # Zero where stress is not defined.
+        density = (graph.periodic / graph.volume()).view(-1, 1, 1) if stress else None
+        return [self._member(k, graph, structures, pairs, threads, density) for k in members]
 
-    def _member(self, k: int, graph: Graph, structures: _Structures, pairs: _Pairs, threads: int, *, stress: bool) -> Output:
+    def _member(
+        self, k: int, graph: Graph, structures: _Structures, pairs: _Pairs, threads: int, density: Tensor | None
+    ) -> Output:
         member = self._members[k]
         n_species, layers = len(member.species), member.config.layers
         size = self._library.workspace_size(ctypes.byref(structures), layers, ctypes.c_int64(n_species), threads)
@@ -173,33 +166,38 @@ class Kernel:
             ctypes.byref(results),
         )  # fmt: skip
         self._memory = memory
-        total = None
-        if stress:
-            total = (virial + virial.transpose(1, 2)) / (2 * graph.volume().double().view(-1, 1, 1))
-            total = (total * graph.periodic.view(-1, 1, 1)).to(self.dtype)
         energy = node_energy.new_zeros(graph.n_structures).index_add(0, graph.structure, node_energy)
+        total = None if density is None else ((virial + virial.transpose(1, 2)) * (0.5 * density)).to(self.dtype)
         return Output(energy, node_energy, forces.to(self.dtype), total)
 
-    def _edge_list(self, graph: Graph) -> _EdgeList | None:
-        last = self._edges
-        if last is not None and last.neighbour is graph.neighbour and last.shift is graph.shift:
-            return last
-        first = torch.empty(graph.n_atoms + 1, dtype=torch.int64)
-        shift = graph.shift.double()
-        centre, neighbour, shifts, begin = _pointers(graph.centre, graph.neighbour, shift, first)
-        widest = self._library.index_edges(
-            ctypes.c_int64(graph.n_atoms), ctypes.c_int64(len(graph.neighbour)), centre, neighbour, shifts, begin
-        )
-        if widest < 0:
-            return None
-        self._edges = _EdgeList(graph.neighbour, shift, first, widest)
-        return self._edges
+    def _layout(self, graph: Graph) -> _Layout | None:
+        """None where the kernel must not read on: edges without reverse, indices or shapes that do not belong together."""
+        made_of = (graph.species, graph.structure, graph.centre, graph.neighbour, graph.shift)
+        last = self._last_layout
+        if last is None or any(now is not before for now, before in zip(made_of, last.made_of, strict=True)):
+            species, structure, centre, neighbour = (t.long().contiguous() for t in made_of[:4])
+            shift = graph.shift.double().contiguous()
+            n, n_edges = len(species), len(centre)
+            if not (len(structure) == n and len(neighbour) == n_edges and shift.shape == (n_edges, 3)):
+                return None
+            if not (_within(species, len(self._charge)) and _within(structure, graph.n_structures)):
+                return None
+            if not (_within(centre, n) and _within(neighbour, n)):
+                return None
+            first = torch.empty(n + 1, dtype=torch.int64)
+            arrays = _pointers(centre, neighbour, shift, first)
+            widest = self._library.index_edges(ctypes.c_int64(n), ctypes.c_int64(n_edges), *arrays)
+            if widest < 0:
+                return None
+            last = self._last_layout = _Layout(made_of, species, structure, neighbour, shift, first, widest)
+        fits = graph.positions.shape == (len(last.species), 3) and graph.cell.shape == (graph.n_structures, 3, 3)
+        return last if fits else None
 
     def _compare(self, graph: Graph) -> None:
         """Every member with its network in float64; raises `KernelError` where they differ."""
-        edges = self._edge_list(graph)
-        assert edges is not None
-        outputs = self._evaluate(graph, edges, range(len(self._members)), stress=True)
+        layout = self._layout(graph)
+        assert layout is not None
+        outputs = self._evaluate(graph, layout, range(len(self._members)), stress=True)
         for k, (member, output, e0) in enumerate(zip(self._members, outputs, self._e0, strict=True)):
             truth = copy.deepcopy(member).double()(graph, stress=True)
             e0_of_atom = e0[graph.species]
@@ -246,6 +244,10 @@ def _pointers(*tensors: Tensor) -> Iterator[ctypes.c_void_p]:
     return (ctypes.c_void_p(t.data_ptr()) for t in tensors)
 
 
+def _within(index: Int[Tensor, " n"], end: int) -> bool:
+    return not index.numel() or (int(index.min()) >= 0 and int(index.max()) < end)
+
+
 def weights_mark(parameters: Sequence[Tensor]) -> tuple[tuple[int, int], ...]:
     """Changes whenever parameters are changed in place or moved to another type; changes through `.data` go unnoticed."""
     return tuple((p.data_ptr(), p._version) for p in parameters)
@@ -279,7 +281,7 @@ def _trial_structures(species: Sequence[int]) -> Iterator[Atoms]:
 # ---- weights in the order in which native/nodes.h reads them
 
 
-def _layout(model: LEIGNN, lanes: int) -> Iterator[Tensor]:
+def _weights(model: LEIGNN, lanes: int) -> Iterator[Tensor]:
     """Weights filled up with zeros to whole vectors of features; linear maps as blocks, each [in, out] and its transpose."""
     network = model.network
     assert isinstance(network, LocalNetwork)
@@ -340,64 +342,3 @@ class _Padding:
         yield blocks
         yield blocks.transpose(1, 2)
         yield self.features(perceptron.bias_2.view(-1, self.features_))
-
-
-# ---- compilation
-
-
-@cache
-def _library(features: int, radial: int, dtype: torch.dtype) -> ctypes.CDLL:
-    """The kernel for this size of network, from the user's cache folder or compiled now."""
-    real = {torch.float32: "float", torch.float64: "double"}[dtype]
-    defines = (f"-DREAL={real}", f"-DFEATURES={features}", f"-DRADIAL={radial}")
-    try:
-        sources = [path.read_bytes() for path in sorted(_SOURCES.iterdir())]
-        name = hashlib.sha256(repr((sources, _FLAGS, defines, _processor())).encode()).hexdigest()[:32]
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "al-leignn"
-        path = folder / f"kernel-{name}.so"
-        if not _intact(path):
-            binary = _compile(defines)
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # The digest stands behind the binary, where a loader does not look: a damaged library can crash the process.
-            write_atomic(path, binary + hashlib.sha256(binary).digest())
-        library = ctypes.CDLL(str(path))
-    except (OSError, RuntimeError) as error:
-        raise KernelError(f"it cannot be compiled, kept or loaded: {error}") from None
-    for function in (library.lanes, library.index_edges, library.workspace_size):
-        function.restype = ctypes.c_int64
-    return library
-
-
-def _compile(defines: Sequence[str]) -> bytes:
-    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    if not compiler:
-        raise KernelError("there is no C++ compiler; install g++, or set CXX")
-    with tempfile.TemporaryDirectory(prefix="al-leignn-") as folder:
-        out = Path(folder) / "kernel.so"
-        for threads in (["-fopenmp"], []):  # a compiler without OpenMP makes a kernel for one thread
-            command = [compiler, *_FLAGS, *threads, *defines, str(_SOURCES / "kernel.cpp"), "-o", str(out)]
-            try:
-                done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
-            except subprocess.TimeoutExpired:
-                raise KernelError(f"{compiler} did not finish within 300 s") from None
-            if done.returncode == 0:
-                return out.read_bytes()
-    raise KernelError(f"{compiler} failed: {done.stderr.strip()[:500]}")
-
-
-def _intact(path: Path) -> bool:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return False
-    return hashlib.sha256(content[:-32]).digest() == content[-32:]
-
-
-@cache
-def _processor() -> str:
-    """What code for this very processor depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}))

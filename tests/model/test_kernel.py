@@ -17,9 +17,9 @@ from ase import Atoms
 from ase.build import bulk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jaxtyping import Float
+from jaxtyping import Float, TypeCheckError
 
-from al_leignn.model import kernel
+from al_leignn.model import build, kernel
 from al_leignn.model.committee import Committee, CommitteeOutput
 from al_leignn.model.graph import Graph, build_graph, collate, select_edges
 from al_leignn.model.leignn import LEIGNN
@@ -72,9 +72,9 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kernel._library.cache_clear()
+    build.library.cache_clear()
     yield tmp_path
-    kernel._library.cache_clear()
+    build.library.cache_clear()
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
@@ -194,6 +194,44 @@ def test_edges_without_reverse_are_left_to_the_network(make_model: MakeModel, cr
     outputs_agree(output, expected, 0.0)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda g: ("neighbour", torch.cat([g.neighbour[:-1], torch.tensor([10**9])])),
+        lambda g: ("neighbour", torch.cat([g.neighbour[:-1], torch.tensor([-(10**9)])])),
+        lambda g: ("species", g.species + 10**6),
+        lambda g: ("positions", g.positions[:3]),
+        lambda g: ("cell", g.cell[:0]),
+        lambda g: ("structure", g.structure + 10**6),
+    ],
+)
+def test_graphs_that_do_not_hold_together_raise_as_the_network_does(
+    make_model: MakeModel, crystal: MakeAtoms, change: Callable[[Graph], tuple[str, torch.Tensor]]
+) -> None:
+    """Memory that is not the graph's is never read."""
+    committee = Committee([make_model()])
+    good = build_graph(crystal(0), committee.cutoff, committee.species)
+    committee.evaluate(good, stress=True)
+    bad = copy.copy(good)
+    object.__setattr__(bad, *change(good))  # past the check of shapes, which tests alone have
+    with pytest.raises((IndexError, RuntimeError, TypeCheckError)):
+        committee.evaluate(bad, stress=True)
+    assert committee.compiled
+
+
+def test_arrays_of_any_stride_and_integer_type_are_read(make_model: MakeModel, crystal: MakeAtoms) -> None:
+    committee = Committee([make_model()])
+    graph = build_graph(crystal(0), committee.cutoff, committee.species)
+    other = replace(
+        graph,
+        species=torch.stack([graph.species, graph.species], dim=1)[:, 0],
+        neighbour=graph.neighbour.int(),
+        shift=graph.shift.T.contiguous().T,
+        positions=graph.positions.T.contiguous().T,
+    )
+    outputs_agree(committee.evaluate(other, stress=True), committee.evaluate(graph, stress=True), 0.0)
+
+
 def test_lists_of_one_structure_are_not_taken_for_another(make_model: MakeModel, crystal: MakeAtoms) -> None:
     committee = Committee([make_model()])
     for seed in range(3):
@@ -240,12 +278,12 @@ def test_without_compiler_the_network_itself_answers(
 
 @pytest.fixture
 def wrong_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = kernel._layout
+    weights = kernel._weights
 
     def wrong(model: LEIGNN, lanes: int) -> Iterator[torch.Tensor]:
-        return (tensor * 1.01 for tensor in layout(model, lanes))
+        return (tensor * 1.01 for tensor in weights(model, lanes))
 
-    monkeypatch.setattr(kernel, "_layout", wrong)
+    monkeypatch.setattr(kernel, "_weights", wrong)
 
 
 @pytest.mark.usefixtures("wrong_weights")
@@ -327,8 +365,8 @@ def test_a_damaged_cache_is_made_anew(make_model: MakeModel, empty_cache: Path) 
     for damaged in (b"", whole[:-1], whole[:5000] + b"x" + whole[5001:], whole[: len(whole) // 2]):
         path.unlink()  # the library in use is a mapping of the old file
         path.write_bytes(damaged)
-        assert not kernel._intact(path)
-    kernel._library.cache_clear()
+        assert not build.intact(path)
+    build.library.cache_clear()
     assert Committee([make_model()]).compiled
     assert path.read_bytes() == whole
 
@@ -337,13 +375,13 @@ def test_nothing_is_compiled_while_neighbours_come_and_go(
     make_model: MakeModel, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[object] = []
-    compile_ = kernel._compile
+    compile_sources = build.compile_sources
 
     def counted(defines: Sequence[str]) -> bytes:
         compiled.append(defines)
-        return compile_(defines)
+        return compile_sources(defines)
 
-    monkeypatch.setattr(kernel, "_compile", counted)
+    monkeypatch.setattr(build, "compile_sources", counted)
     committee = Committee([make_model()])
     atoms = silicon(1)
     atoms.calc = committee.calculator(skin=0.2)
@@ -359,10 +397,10 @@ def test_nothing_is_compiled_while_neighbours_come_and_go(
 
 
 def test_processes_may_compile_at_once_and_later_ones_need_no_compiler(tmp_path: Path) -> None:
-    program = "import torch; from al_leignn.model.kernel import _library; _library(6, 5, torch.float64).lanes()"
+    program = "import torch; from al_leignn.model.build import library; library(6, 5, torch.float64).lanes()"
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     processes = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
     (path,) = (tmp_path / "al-leignn").iterdir()
-    assert kernel._intact(path)
+    assert build.intact(path)
     assert subprocess.run([sys.executable, "-c", program], env=environment | {"CXX": "false"}).returncode == 0

@@ -1,8 +1,8 @@
 // Energies, forces and virials of preset `local` on a CPU: forward and backward passes written by hand.
 //
-// docs/model.md has the equations; names follow it. vectors.h, tensors.h, nodes.h and edges.h hold the parts. ../kernel.py compiles
-// them once for each precision (REAL), number of features (FEATURES) and of radial functions (RADIAL), lays out the weights
-// and checks the results against the network itself.
+// docs/model.md has the equations; names follow it. vectors.h, tensors.h, nodes.h and edges.h hold the parts. ../build.py compiles
+// them once for each precision (REAL), number of features (FEATURES) and of radial functions (RADIAL); ../kernel.py lays out
+// the weights and checks the results against the network itself.
 //
 // Work is done in tiles of T atoms. Node features of a tile are stored component by component, [component][T][F], so that every
 // linear map is a product of F x F blocks; features that neighbours read are stored atom by atom, [atom][READ][F]. The backward pass
