@@ -81,6 +81,13 @@ def join(examples: Sequence[Example]) -> Batch:
     )
 
 
+def cut(examples: Sequence[Example], pieces: int) -> list[list[Example]]:
+    """Cut a batch into at most `pieces` runs of about equally many edges, none of them empty."""
+    edges = np.cumsum([len(e.graph.centre) + 1 for e in examples])
+    place = np.minimum((edges - 1) * pieces // edges[-1], pieces - 1)
+    return [[e for e, p in zip(examples, place.tolist(), strict=True) if p == piece] for piece in np.unique(place).tolist()]
+
+
 def pack(sizes: Sequence[int], order: Sequence[int], batch_atoms: int) -> list[list[int]]:
     """Cut `order` into runs of about `batch_atoms` atoms: a run ends with the frame that reaches the mark.
 

@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from al_leignn.config import TrainConfig
 from al_leignn.errors import RunError
 from al_leignn.model.leignn import LEIGNN
-from al_leignn.train.batches import Batch, Example, join, pack
+from al_leignn.train.batches import Example, cut, join, pack
 from al_leignn.train.loss import Tally, Units, Weights, measure
 from al_leignn.train.resume import Progress, load_progress, save_progress
 from al_leignn.train.schedule import rate_factor
@@ -54,17 +56,19 @@ class Fit:
         self.state = Progress()
         self.started = time.perf_counter()
         self.recent = Tally.empty()
+        self.pieces = 1
 
-    def advance(self, batch: Batch) -> Tally:
-        """One optimiser step; returns the errors before it."""
+    def advance(self, examples: Sequence[Example]) -> Tally:
+        """One optimiser step on one batch; returns the errors before it.
+
+        A batch that does not fit into the memory of the device is computed in pieces, and so are all after it: their gradients
+        add up to those of the whole. (Tried by raising the error on a CPU; it has not been seen to happen on a GPU.)
+        """
         state = self.state
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate * rate_factor(state.step, self.steps)
-        out = self.network(batch.graph, forces=True, stress=batch.any_stress, create_graph=True)
-        loss, tally = measure(out, batch, self.units, Weights.at(state.step / self.steps, self.config))
-        self.optimiser.zero_grad(set_to_none=True)
+        tally = self._gradients(examples, Weights.at(state.step / self.steps, self.config))
         parameters = list(self.parameters.values())
-        loss.backward(inputs=parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
         if not math.isfinite(norm.item()):
             raise RunError(
@@ -80,6 +84,39 @@ class Fit:
         if state.step % math.ceil(self.steps / EVALUATIONS) == 0 or state.step == self.steps:
             self._evaluate()
         return tally
+
+    def _gradients(self, examples: Sequence[Example], weights: Weights) -> Tally:
+        """Leave the gradient of the loss of one batch in the parameters."""
+        while True:
+            try:
+                return self._accumulate(cut(examples, self.pieces), weights)
+            except torch.OutOfMemoryError:
+                if self.pieces >= len(examples):
+                    raise RunError(
+                        "there is not enough memory for the gradient of a single frame",
+                        where=f"{examples[0].n_atoms} atoms, {len(examples[0].graph.centre)} edges",
+                        fix="train on another device or on smaller cells, or lower model.cutoff or model.features",
+                    ) from None
+            # Outside of the handler: the error keeps the tensors of the failed attempt alive.
+            self.pieces *= 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _accumulate(self, parts: Sequence[Sequence[Example]], weights: Weights) -> Tally:
+        """Sum the gradients of the parts; each term weighs as its share of the whole batch's frames, atoms or stresses."""
+        self.optimiser.zero_grad(set_to_none=True)
+        whole = _counts([e for part in parts for e in part])
+        total = Tally.empty()
+        for part in parts:
+            batch = join(part)
+            out = self.network(batch.graph, forces=True, stress=batch.any_stress, create_graph=True)
+            frames, atoms, stresses = (_counts(part) / whole).tolist()
+            own = Weights(weights.energy * frames, weights.force * atoms, weights.stress * stresses)
+            loss, tally = measure(out, batch, self.units, own)
+            loss.backward(inputs=list(self.parameters.values()))
+            total += tally
+        total.values[1, 0] = 1.0  # one loss, whatever the number of parts
+        return total
 
     def _evaluate(self) -> None:
         """Add to the history; keep the averaged weights if they are the best on the holdout."""
@@ -161,3 +198,8 @@ def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in source.items():
             target[name].copy_(tensor)
+
+
+def _counts(examples: Sequence[Example]) -> Float[np.ndarray, "3"]:
+    """Frames, atoms, and frames with a stress (at least 1, to divide by)."""
+    return np.array([len(examples), sum(e.n_atoms for e in examples), max(1, sum(e.has_stress for e in examples))], dtype=float)

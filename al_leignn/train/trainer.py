@@ -19,7 +19,7 @@ from al_leignn.model.checkpoint import load_member, save_member
 from al_leignn.model.device import checked_device
 from al_leignn.model.leignn import LEIGNN
 from al_leignn.store import digest_file, digest_json
-from al_leignn.train.batches import Batch, Example, epochs, join, make_examples
+from al_leignn.train.batches import Example, epochs, make_examples
 from al_leignn.train.fit import Fit
 from al_leignn.train.loss import Units
 from al_leignn.train.split import leave_out
@@ -34,6 +34,7 @@ RESUME_EVERY_S = 20.0
 REPORT_EVERY_S = 0.5
 
 ProgressHook = Callable[[int, int, Mapping[str, float]], None]
+EvaluationHook = Callable[[Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def fit_member(
     out: Path,
     steps: int,
     progress: ProgressHook | None = None,
+    evaluated: EvaluationHook | None = None,
     valid: Sequence[LabelledFrame] | None = None,
     resume_dir: Path | None = None,
 ) -> FitReport:
@@ -85,6 +87,8 @@ def fit_member(
         Optimiser steps; 0 writes the initial model.
     progress
         Called now and then with the steps done, all steps, and the errors of the latest batch.
+    evaluated
+        Called with each new entry of the history (see `FitReport`); after a resume, with the new ones only.
     valid
         Validation frames. If given, no block of `frames` is left out.
     resume_dir
@@ -122,7 +126,7 @@ def fit_member(
     if state_file is not None:
         fit.restore(state_file, fingerprint)
     batches = islice(epochs([e.n_atoms for e in examples], train.batch_atoms, seeds[1]), fit.state.step, steps)
-    _run(fit, (join([examples[i] for i in indices]) for indices in batches), progress, state_file, fingerprint)
+    _run(fit, ([examples[i] for i in indices] for indices in batches), progress, evaluated, state_file, fingerprint)
     best_step, errors = fit.finish()
     save_member(network, out, extra={"member": member, "steps": steps, "best_step": best_step})
     if state_file is not None:
@@ -229,11 +233,22 @@ def _fingerprint(
     )
 
 
-def _run(fit: Fit, batches: Iterator[Batch], progress: ProgressHook | None, state_file: Path | None, fingerprint: str) -> None:
+def _run(
+    fit: Fit,
+    batches: Iterator[list[Example]],
+    progress: ProgressHook | None,
+    evaluated: EvaluationHook | None,
+    state_file: Path | None,
+    fingerprint: str,
+) -> None:
     """Take the steps that are left; report and save now and then."""
     saved = reported = time.perf_counter()
     for batch in batches:
+        known = len(fit.state.history)
         tally = fit.advance(batch)
+        if evaluated is not None:
+            for entry in fit.state.history[known:]:
+                evaluated(entry)
         now = time.perf_counter()
         if state_file is not None and now - saved >= RESUME_EVERY_S:
             fit.save(state_file, fingerprint)

@@ -14,13 +14,17 @@ import torch
 
 from al_leignn.config import ModelConfig, TrainConfig
 from al_leignn.core import LabelledFrame
-from al_leignn.errors import CheckpointError, ConfigError, DataError
+from al_leignn.errors import CheckpointError, ConfigError, DataError, RunError
 from al_leignn.model.checkpoint import load_member
-from al_leignn.model.graph import build_graph
+from al_leignn.model.graph import Graph, build_graph
+from al_leignn.model.leignn import LEIGNN, Output
 from al_leignn.store import read_labelled, write_frames
 from al_leignn.train import trainer
 from al_leignn.train.baseline import fit_e0s
+from al_leignn.train.batches import make_examples
 from al_leignn.train.fit import EVALUATIONS
+from al_leignn.train.fit import Fit as FitLoop
+from al_leignn.train.loss import Units
 from al_leignn.train.trainer import FitReport, fit_member
 
 Maker = Callable[..., list[LabelledFrame]]
@@ -41,7 +45,7 @@ def fit(small: ModelConfig, quick: TrainConfig, tmp_path: Path) -> Fit:
 
 def predict(path: Path, item: LabelledFrame) -> tuple[float, np.ndarray]:
     network = load_member(path, dtype=torch.float64)
-    out = network(build_graph(item.frame.atoms, network.config.cutoff, network.species, torch.float64))
+    out = network(build_graph(item.frame.atoms, network.config.cutoff, network.species))
     return float(out.energy), out.forces.detach().numpy()
 
 
@@ -257,3 +261,54 @@ def interrupt(run: Callable[[Callable[..., None]], FitReport], monkeypatch: pyte
         patched.setattr(trainer, "REPORT_EVERY_S", 0.0)
         with pytest.raises(KeyboardInterrupt):
             run(hook)
+
+
+# --- memory ------------------------------------------------------------------------------------------------
+
+
+class _Cramped(LEIGNN):
+    """A network that runs out of memory, as a GPU does, on batches of more than `room` edges."""
+
+    room = 10**9
+
+    def forward(self, graph: Graph, **options: Any) -> Output:
+        if len(graph.centre) > self.room:
+            raise torch.OutOfMemoryError("no room")
+        return super().forward(graph, **options)
+
+
+def _advance(frames: list[LabelledFrame], model: ModelConfig, train: TrainConfig, room: int, monkeypatch: Any) -> FitLoop:
+    monkeypatch.setattr(_Cramped, "room", room)
+    species = sorted({int(z) for f in frames for z in f.frame.atoms.numbers})
+    network = _Cramped(model, species, e0s=fit_e0s(frames), energy_scale=1.0, mean_neighbours=12.0, seed=1).double()
+    examples = make_examples(frames, model.cutoff, species, torch.float64, torch.device("cpu"))
+    loop = FitLoop(network, Units.of(1.0), [], train, 0.01, 10)
+    for _ in range(3):
+        loop.advance(examples)
+    return loop
+
+
+def test_a_batch_too_large_for_memory_is_cut_and_gives_the_same_step(
+    copper: Maker, carbon_monoxide: Maker, small: ModelConfig, quick: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = [*copper(3, 1), *carbon_monoxide(4, 2), *copper(2, 3, repeat=2)]  # some without stress
+    whole = _advance(frames, small, quick, 10**9, monkeypatch)
+    edges = sum(len(build_graph(f.frame.atoms, small.cutoff, whole.network.species).centre) for f in frames)
+    cramped = _advance(frames, small, quick, edges // 3, monkeypatch)
+    assert (whole.pieces, cramped.pieces > 1) == (1, True)
+    for name, p in whole.parameters.items():
+        assert torch.allclose(p, cramped.parameters[name], rtol=1e-9, atol=1e-12), name
+    assert cramped.recent.means() == pytest.approx(whole.recent.means(), rel=1e-9)
+
+
+def test_a_frame_that_never_fits_is_said(
+    copper: Maker, small: ModelConfig, quick: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RunError, match=r"single frame(.|\n)*4 atoms"):
+        _advance(copper(3, 1), small, quick, 1, monkeypatch)
+
+
+def test_the_log_gets_every_entry_of_the_history(copper: Maker, fit: Fit) -> None:
+    seen: list[dict[str, float]] = []
+    report = fit(copper(5, 1), "m", steps=30, evaluated=lambda entry: seen.append(dict(entry)))
+    assert seen == report.history
