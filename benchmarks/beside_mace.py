@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from al_leignn.core import LabelledFrame
 from al_leignn.model.committee import Committee
 from al_leignn.model.threads import use_one_thread
 from al_leignn.train.baseline import fit_e0s
+from al_leignn.train.schedule import planned_steps
 from al_leignn.train.split import leave_out
 from al_leignn.train.trainer import fit_member
 from al_leignn.validate.metrics import errors
@@ -62,6 +64,16 @@ def train_mace(folder: Path, e0s: dict[int, float], epochs: int) -> None:
         subprocess.run(command, cwd=folder, env=environment, check=True, stdout=log, stderr=subprocess.STDOUT)
 
 
+def seconds_of_epoch(folder: Path) -> float:
+    """By the log of a training of one epoch."""
+    lines = (folder / "log.txt").read_text().splitlines()
+    begin, end = (
+        datetime.fromisoformat(" ".join(next(line for line in lines if text in line).split()[:2]))
+        for text in ("Started training", "Epoch 0:")
+    )
+    return (end - begin).total_seconds()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("system", nargs="?", choices=list(SYSTEMS), default="mlearn_si")
@@ -76,10 +88,8 @@ def main() -> None:
         folder = Path(name)
         for file, part in (("train", training), ("valid", holdout), ("test", test)):
             write(folder / f"{file}.xyz", part)
-        trial = time.perf_counter()
         train_mace(folder, e0s, 1)
-        # What starting and the final evaluation cost is in the trial, so an epoch is counted too long rather than too short.
-        epochs = max(2, int(60 * given.minutes / (time.perf_counter() - trial)))
+        epochs = max(2, round(60 * given.minutes / seconds_of_epoch(folder)))
         start, took = time.perf_counter(), [0.0]
 
         def mace() -> None:
@@ -89,8 +99,8 @@ def main() -> None:
         beside = threading.Thread(target=mace)
         beside.start()
         train, out = TrainConfig(), folder / "member.safetensors"
-        seed = np.random.SeedSequence(0)
-        fit_member(frames, ModelConfig(), train, member=0, seed=seed, e0s=e0s, start=None, out=out, steps=train.steps)
+        seed, steps = np.random.SeedSequence(0), planned_steps(train, [len(f.frame.atoms) for f in frames], warm=False)
+        fit_member(frames, ModelConfig(), train, member=0, seed=seed, e0s=e0s, start=None, out=out, steps=steps)
         ours = time.perf_counter() - start
         predictions = Committee.load([out]).predict([item.frame.atoms for item in test])
         found = errors([p.mean() for p in predictions], [i.labels for i in test], [i.frame.atoms.numbers for i in test])
