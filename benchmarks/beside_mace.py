@@ -85,11 +85,13 @@ def main() -> None:
     training, holdout = leave_out(frames, share=0.1, member=0)
     e0s = fit_e0s(frames)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for file, part in (("train", training), ("valid", holdout), ("test", test)):
-            write(folder / f"{file}.xyz", part)
-        train_mace(folder, e0s, 1)
-        epochs = max(2, round(60 * given.minutes / seconds_of_epoch(folder)))
+        trial, folder = Path(name) / "trial", Path(name) / "whole"
+        for place in (trial, folder):
+            place.mkdir()
+            for file, part in (("train", training), ("valid", holdout), ("test", test)):
+                write(place / f"{file}.xyz", part)
+        train_mace(trial, e0s, 1)
+        epochs = max(2, round(60 * given.minutes / seconds_of_epoch(trial)))
         start, took = time.perf_counter(), [0.0]
 
         def mace() -> None:
