@@ -116,6 +116,29 @@ def read_user_data(path: Path, level: str, keys: DataKeys = DataKeys(), *, name:
     return frames
 
 
+def read_isolated_atoms(path: Path, keys: DataKeys = DataKeys()) -> dict[int, float]:  # noqa: B008  immutable
+    """Energies (eV) by atomic number from frames of one atom each; forces are not asked for.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, a frame has several atoms or no energy, or two frames disagree.
+    """
+    if not path.exists():
+        raise DataError("there is no such file", where=str(path))
+    e0s: dict[int, float] = {}
+    for n, atoms in enumerate(image for part in _parts(path) for image in part.images):
+        where = f"{path}, frame {n}"
+        energy = _find(atoms, keys.energy, ("free_energy", "energy"))
+        if len(atoms) != 1 or energy is None or not np.isfinite(float(energy)):
+            raise DataError(
+                "no isolated atom with an energy", where=where, fix="give frames of one atom each, with their energies"
+            )
+        if e0s.setdefault(int(atoms.numbers[0]), float(energy)) != float(energy):
+            raise DataError(f"{atoms.symbols} has two energies", where=where, fix="keep one of them")
+    return e0s
+
+
 def frame_name(labelled: LabelledFrame) -> str:
     """What a user calls a frame that came from their data: file and number, counted from 0."""
     origin = labelled.frame.origin

@@ -15,6 +15,8 @@ ForcesKey = Annotated[str, typer.Option(help="key of the forces (eV/Å)")]
 StressKey = Annotated[str, typer.Option(help="key of the stress (eV/Å^3, positive under tension)")]
 ModelFile = Annotated[Path, typer.Argument(help="checkpoint (.safetensors), or a campaign folder", metavar="MODEL")]
 
+READABLE = "labelled frames: extended XYZ (.xz, .gz too), ASE .db, OUTCAR, vasprun.xml, pw.x or CP2K output, DeePMD folder"
+
 
 def add_to(app: typer.Typer) -> None:
     for command in (train, evaluate, md):
@@ -22,15 +24,20 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train(
-    data: Annotated[list[Path], typer.Argument(help="labelled frames (extended XYZ, .xz or .gz too)")],
+    data: Annotated[list[Path], typer.Argument(help=READABLE)],
     out: Annotated[Path, typer.Option(help="checkpoint to write")],
     config: Annotated[Path | None, typer.Option(help="TOML with [model] and [train], e.g. a campaign.toml")] = None,
     valid: Annotated[Path | None, typer.Option(help="frames for choosing the best weights [default: some of DATA]")] = None,
+    test: Annotated[Path | None, typer.Option(help="frames to judge the result on; none may be in DATA")] = None,
+    isolated_atoms: Annotated[Path | None, typer.Option(help="one frame per element, with its energy [default: fitted]")] = None,
     members: Annotated[int | None, typer.Option(min=2, help="committee members")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="optimiser steps")] = None,
     seed: Annotated[int, typer.Option(min=0, help="all random numbers derive from it")] = 0,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
     workers: Workers = None,
+    log: Annotated[Path | None, typer.Option(help="JSON lines to write: each evaluation of each member")] = None,
+    plot: Annotated[Path | None, typer.Option(help="folder for learning curves and parity plots (PNG and PDF)")] = None,
+    check: Annotated[bool, typer.Option(help="refuse labels that contradict one another")] = True,
     energy_key: EnergyKey = "REF_energy",
     forces_key: ForcesKey = "REF_forces",
     stress_key: StressKey = "REF_stress",
@@ -38,33 +45,41 @@ def train(
 ) -> None:
     """Fit a committee to labelled frames.
 
-    Example: al-leignn train train.extxyz --out model.safetensors --members 4
+    Example: al-leignn train train.extxyz --test test.extxyz --out model.safetensors --log fit.jsonl --plot figures
     """
-    from al_leignn.train.standalone import fit_files, read_settings
+    from al_leignn.cli.fitting import FitBar
+    from al_leignn.train.standalone import fit_files, read_fit_data, read_settings
     from al_leignn.userdata import DataKeys
+    from al_leignn.validate.evaluate import evaluate as judge
 
     overrides = {key: value for key, value in (("members", members), ("steps", steps), ("device", device)) if value is not None}
     network, fitting = read_settings(config, overrides)
-    with _bar() as progress:
-        task = progress.add_task("train: members", total=fitting.members)
-        fit = fit_files(
-            data,
-            out,
-            model=network,
-            train=fitting,
-            valid=valid,
-            seed=seed,
-            workers=workers or default_workers(),
-            keys=DataKeys(energy_key, forces_key, stress_key),
-            finished=lambda *_: progress.advance(task),
+    keys = DataKeys(energy_key, forces_key, stress_key)
+    with FitBar("read and check", 1) as bar:
+        given = read_fit_data(data, valid=valid, test=test, isolated_atoms=isolated_atoms, keys=keys, check=check)
+        bar.note(f"{len(given.train)} frames to train on")
+    with FitBar("train", fitting.members) as bar:
+        committee, reports, found = fit_files(
+            given, out, model=network, train=fitting, seed=seed, workers=workers or default_workers(), log=log, told=bar.told
         )
-    print_json(fit) if json else _print_fit(fit)
+    judged = given.test or given.valid or given.train
+    if plot is not None or given.test:
+        predictions = committee.predict([item.frame.atoms for item in judged])
+        found["test"] = judge(predictions, judged).to_dict() if given.test else None
+    if plot is not None:
+        from al_leignn.report.fit_plots import plot_errors, plot_learning
+
+        kind = "test" if given.test else "validation" if given.valid else "training"
+        plot_learning([report.history for report in reports], plot)
+        plot_errors(predictions, judged, plot, f"{out.name}: mean of {len(committee)} members on {len(judged)} {kind} frames")
+    print_json(found) if json else _print_fit(found)
 
 
 def evaluate(
     model: ModelFile,
-    data: Annotated[Path, typer.Argument(help="labelled frames (extended XYZ, .xz or .gz too)")],
+    data: Annotated[Path, typer.Argument(help=READABLE)],
     out: Annotated[Path | None, typer.Option(help="write the result (JSON) here too")] = None,
+    plot: Annotated[Path | None, typer.Option(help="folder for parity plots and error histograms (PNG and PDF)")] = None,
     energy_key: EnergyKey = "REF_energy",
     forces_key: ForcesKey = "REF_forces",
     stress_key: StressKey = "REF_stress",
@@ -72,21 +87,27 @@ def evaluate(
 ) -> None:
     """Errors of a potential on labelled frames, per element, with the calibration of its deviation.
 
-    Example: al-leignn evaluate model.safetensors test.extxyz.xz
+    Example: al-leignn evaluate model.safetensors test.extxyz.xz --plot figures
     """
     from json import dumps
 
     from al_leignn.campaign.item import model_file
     from al_leignn.model.committee import Committee
     from al_leignn.store import write_atomic
+    from al_leignn.train.screening import finite
     from al_leignn.userdata import DataKeys, read_user_data
     from al_leignn.validate.evaluate import evaluate as judge
 
     committee = Committee.load(model_file(model))
-    labelled = read_user_data(data, "as given", DataKeys(energy_key, forces_key, stress_key))
-    found = judge(committee.predict([item.frame.atoms for item in labelled]), labelled).to_dict()
+    labelled = finite(read_user_data(data, "as given", DataKeys(energy_key, forces_key, stress_key)))
+    predictions = committee.predict([item.frame.atoms for item in labelled])
+    found = judge(predictions, labelled).to_dict()
     if out is not None:
         write_atomic(out, dumps(found, indent=1))
+    if plot is not None:
+        from al_leignn.report.fit_plots import plot_errors
+
+        plot_errors(predictions, labelled, plot, f"{model.name}: mean of {len(committee)} members on {data.name}")
     print_json(found) if json else _print_evaluation(found)
 
 
@@ -156,9 +177,11 @@ def _print_fit(fit: dict[str, Any]) -> None:
         table.add_row(str(n), str(member["best_step"]), *errors)
     console = Console(highlight=False, markup=False)
     console.print(table)
-    console.print("mean absolute errors on the blocks that each member left out")
-    for reason, count in fit["set_aside"].items():
-        console.print(f"set aside: {count} frame(s), {reason}")
+    console.print("mean absolute errors on the blocks that each member left out, or on the validation frames")
+    for reason, names in fit["set_aside_names"].items():
+        console.print(f"set aside: {len(names)} frame(s), {reason}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}")
+    if fit.get("test"):
+        _print_evaluation(fit["test"])
 
 
 def _print_evaluation(found: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from al_leignn.core import LabelledFrame
 from al_leignn.errors import DataError
+from al_leignn.userdata import frame_name, listed
 
 MAX_FORCE = 100.0
 """Largest believable force, eV/Å: about what two atoms at half their bond length feel."""
@@ -56,6 +57,20 @@ def set_aside(frames: Sequence[LabelledFrame]) -> tuple[list[LabelledFrame], lis
             f"none of the {len(frames)} labelled frames can be trained on", where=shown, fix="check units and keys of the labels"
         )
     return good, aside
+
+
+def finite(frames: Sequence[LabelledFrame]) -> list[LabelledFrame]:
+    """The frames, if every label is a finite number: errors against others would be none.
+
+    Raises
+    ------
+    DataError
+        Counting and naming the frames with other labels.
+    """
+    bad = [frame_name(f) for f in frames if "not a finite number" in _fault(f)]
+    if bad:
+        raise DataError(f"labels of {len(bad)} frame(s) are not finite numbers", where=listed(bad), fix="remove these frames")
+    return list(frames)
 
 
 def _fault(labelled: LabelledFrame) -> str:

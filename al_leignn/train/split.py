@@ -2,12 +2,33 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 from al_leignn.core import LabelledFrame
+from al_leignn.errors import DataError
+from al_leignn.userdata import frame_name, listed
 
 MAX_SHARE = 0.2
 """No member gives up more than this share of the frames, so blocks larger than it are always trained on."""
+
+
+def refuse_shared(sets: Mapping[str, Sequence[LabelledFrame]]) -> None:
+    """Refuse frames that are in more than one set, under whatever name: same species, cell and positions to 1e-6 Å.
+
+    Raises
+    ------
+    DataError
+        Counting and naming the frames of the first two sets that share any.
+    """
+    for (first, ours), (second, theirs) in combinations(sets.items(), 2):
+        names = {f.frame.uid: frame_name(f) for f in ours}
+        if shared := [f"{frame_name(f)} = {names[f.frame.uid]}" for f in theirs if f.frame.uid in names]:
+            raise DataError(
+                f"{len(shared)} {second} frame(s) are {first} frames too: errors on them say nothing",
+                where=listed(shared),
+                fix="remove them from one of the sets",
+            )
 
 
 def leave_out(frames: Sequence[LabelledFrame], *, share: float, member: int) -> tuple[list[LabelledFrame], list[LabelledFrame]]:
