@@ -1,5 +1,6 @@
 """Figures of a fit and of an evaluation: learning curves of the members, parity, distribution of errors."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO
@@ -47,12 +48,14 @@ def plot_learning(histories: Sequence[Sequence[Mapping[str, float]]], folder: Pa
                 axes.plot(*points.T, color=colour, lw=1.2, label=f"member {member}")
             mean = _mean_curve(histories, f"{part}_{key}", unit)
             if len(histories) > 1 and len(mean):
-                last = mean[-1, 1]
-                axes.plot(*mean.T, color="black", lw=1.6, ls="--", label=f"mean, {last:.3g} at the end")
+                axes.plot(*mean.T, color="black", lw=1.6, ls="--", label="mean of the members")
+                axes.set_title(f"{mean[-1, 1]:.3g} {label.split('(')[1][:-1]} at the end", fontsize=9)
             axes.set(xlabel="optimiser step", ylabel=label, xlim=(0, None), yscale="log")
             _plain_log(axes)
-            axes.legend(fontsize=8)
-        figure.suptitle("left-out blocks" if held_out else "frames trained on (nothing was held out)", fontsize=10)
+        where = "left-out or validation frames" if held_out else "the batches trained on (nothing was held out)"
+        figure.suptitle(f"errors on {where}", fontsize=10)
+        if shown:
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6)
         return _write(figure, folder, "learning")
 
 
@@ -116,7 +119,8 @@ def _parity(axes: "Axes", name: str, unit: Unit, given: Float[np.ndarray, " n"],
     error = (found - given) * factor
     dots = np.linspace(0, len(given) - 1, min(len(given), POINTS)).astype(int)
     label = f"MAE {np.abs(error).mean():.3g} {small}\nRMSE {np.sqrt((error**2).mean()):.3g} {small}"
-    axes.plot(given[dots], found[dots], ".", ms=3, color=BLUE, alpha=0.35, mec="none", rasterized=True, label=label)
+    size, alpha = (6.0, 0.7) if len(dots) < 500 else (3.0, 0.35)
+    axes.plot(given[dots], found[dots], ".", ms=size, color=BLUE, alpha=alpha, mec="none", rasterized=True, label=label)
     ends = np.array([min(given.min(), found.min()), max(given.max(), found.max())])
     ends += np.array([-0.04, 0.04]) * max(float(np.ptp(ends)), 1e-3)
     axes.plot(ends, ends, color="black", lw=0.8, ls="--", zorder=0)
@@ -132,11 +136,16 @@ def _histogram(axes: "Axes", name: str, unit: Unit, error: Float[np.ndarray, " n
     bins = int(np.clip(np.sqrt(len(error)), 11, 81))
     axes.hist(np.clip(error, -reach, reach), bins=bins, range=(-reach, reach), color=BLUE, alpha=0.8)
     axes.axvline(0.0, color=GREY, lw=0.8)
-    axes.axvline(float(error.mean()), color=ORANGE, lw=1.2, ls="--", label=f"mean {error.mean():.2g} {small}")
+    axes.axvline(float(error.mean()), color=ORANGE, lw=1.2, ls="--")
     axes.set(xlabel=f"error of {name} ({small})", ylabel="count", xlim=(-reach, reach))
+    axes.set_title(f"mean {_rounded(error.mean(), error.std())}, std {error.std():.3g} {small}", fontsize=9)
     axes.locator_params(nbins=5)
-    axes.margins(y=0.25)
-    axes.legend(loc="upper right")
+
+
+def _rounded(mean: float, spread: float) -> str:
+    """A mean with no more digits than a thousandth of the spread calls for."""
+    digits = 0 if spread == 0.0 else max(0, 3 - math.floor(math.log10(spread)) - 1)
+    return f"{mean:.{digits}f}"
 
 
 def _figure(width: float, height: float) -> "Figure":
