@@ -73,13 +73,10 @@ class Graph:
         rows[self.centre, edges - first[self.centre]] = edges
         return rows
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Graph":
-        """Copy to a device; `dtype` applies to the floating-point fields."""
-        moved: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                moved[field.name] = value.to(device, dtype if value.is_floating_point() else None)
+    def to(self, device: torch.device | str) -> "Graph":
+        """Copy on another device."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **moved)
 
     def neighbours(self) -> Int[Tensor, "atoms width"]:

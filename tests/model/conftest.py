@@ -94,7 +94,7 @@ def _trained(preset: str, seed: int = 0) -> LEIGNN:
     graph = collate([build_graph(frame, model.cutoff, model.species) for frame in frames])
     parameters = list(model.parameters())
     optimiser = torch.optim.Adam(parameters, lr=1e-2)
-    for _ in range(60):
+    for _ in range(50):
         output = model(graph, create_graph=True)
         loss = (output.forces - force).abs().mean() + ((output.energy - energy) / counts).abs().mean()
         optimiser.zero_grad()

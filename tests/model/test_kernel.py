@@ -248,6 +248,10 @@ def test_copies_and_pickles_of_a_committee_work(make_model: MakeModel, crystal: 
     for other in (copy.deepcopy(committee), pickle.loads(pickle.dumps(committee))):
         assert other.compiled
         assert torch.equal(other.evaluate(graph).forces, expected)
+        with torch.no_grad():
+            next(other.members[0].parameters()).mul_(1.1)
+        assert not torch.equal(other.evaluate(graph).forces, expected)
+    assert torch.equal(committee.evaluate(graph).forces, expected)
 
 
 @pytest.mark.parametrize("preset", ["paper", "local"])
