@@ -41,7 +41,7 @@ class ModelConfig(Section):
     layers: Count = Field(2, description="message-passing layers")
     radial: Count = Field(8, description="radial functions")
     direct_forces: bool = Field(
-        False, description="predict forces with a vector head (paper preset only; not conservative, may not drive MD)"
+        False, description="predict forces with a vector head (paper preset only; not conservative, for nvt only)"
     )
 
     @model_validator(mode="after")
@@ -248,6 +248,15 @@ class CampaignConfig(Section):
     converge: ConvergeConfig = Field(default_factory=lambda: ConvergeConfig())
     budget: BudgetConfig = Field(default_factory=lambda: BudgetConfig())
 
+    @model_validator(mode="after")
+    def _only_local_in_other_ensembles(self) -> "CampaignConfig":
+        if self.model.preset == "paper" and self.explore.ensemble != "nvt":
+            raise ValueError(
+                f'explore.ensemble = "{self.explore.ensemble}" needs model.preset = "local": the paper preset is not '
+                "size-consistent, and direct forces heat a run without thermostat"
+            )
+        return self
+
 
 def load_config(path: Path) -> CampaignConfig:
     """Read and check a campaign.toml.
@@ -303,8 +312,10 @@ def config_error(error: ValidationError, schema: type[Section], where: str) -> C
             given = first["input"]
             what = f"{shown!r} is {given!r}"
             fix = f"allowed: {first.get('ctx', {}).get('expected', '')}"
+        case "value_error":  # from the validators here, which say themselves what was found
+            what = (f"{shown!r}: " if shown else "") + first["msg"].removeprefix("Value error, ")
         case _:
-            what = f"{shown!r}: {first['msg'].removeprefix('Value error, ')} (found {first['input']!r})"
+            what = f"{shown!r}: {first['msg']} (found {first['input']!r})"
     if len(problems) > 1:
         fix = (fix + "\n         " if fix else "") + f"and {len(problems) - 1} more problem(s) in this file"
     return ConfigError(what, where=where, fix=fix)

@@ -32,6 +32,7 @@ def test_defaults_fill_in(tmp_path: Path) -> None:
         (GOOD + "ecutt = 3\n", ["labeller.ecutt", "did you mean 'ecut'"]),
         (GOOD + "[select]\ntrust_lo = 0.5\ntrust_hi = 0.2\n", ["trust_lo (0.5) must be below trust_hi (0.2)"]),
         (GOOD + "[model]\ndirect_forces = true\n", ["direct_forces"]),
+        (GOOD + "[model]\npreset = 'paper'\n[explore]\nensemble = 'npt'\n", ['ensemble = "npt" needs model.preset = "local"']),
         ("name = 'x'\n", ["structures", "missing"]),
         ("name = \n", ["not valid TOML", "line 1"]),
         (GOOD + "[converge]\niterations = 0\n[budget]\nlabels = 0\n", ["converge.iterations", "1 more problem"]),

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,7 @@ def main() -> None:
     """Entry point: deliberate errors become a message and an exit code, never a traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)  # messages may hold [brackets]
+    warnings.showwarning = lambda message, *_: errors.print(Text.assemble(("warning:", "bold yellow"), f" {message}"))
     try:
         app()
     except AlLeignnError as error:

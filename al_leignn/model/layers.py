@@ -130,12 +130,12 @@ SQUARES, CUBES = (tuple(zip(*itertools.combinations_with_replacement(range(3), n
 def _square_to_matrix() -> Float[np.ndarray, "5 6"]:
     basis, (a, b) = traceless_matrices(), np.array(SQUARES)
     # Products occur in several orders; sqrt(15/2) gives each component unit mean square over the sphere.
-    return basis[:, a, b] * _orders(SQUARES) * math.sqrt(7.5)
+    return np.asarray(basis[:, a, b] * _orders(SQUARES) * math.sqrt(7.5))
 
 
 def _cube_to_tensor() -> Float[np.ndarray, "7 10"]:
     basis, (a, b, c) = traceless_cubes(), np.array(CUBES)
-    return basis[:, a, b, c] * _orders(CUBES) * math.sqrt(17.5)  # unit mean square
+    return np.asarray(basis[:, a, b, c] * _orders(CUBES) * math.sqrt(17.5))  # unit mean square
 
 
 def _orders(factors: tuple[tuple[int, ...], ...]) -> Float[np.ndarray, " products"]:

@@ -81,7 +81,7 @@ class LEIGNN(nn.Module):
 
     @property
     def conservative(self) -> bool:
-        """Whether forces are the gradient of the energy; if not, the model may not drive MD."""
+        """Whether forces are the gradient of the energy; if not, the model may drive MD with a thermostat only."""
         return not self.config.direct_forces
 
     @property

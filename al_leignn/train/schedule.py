@@ -23,14 +23,13 @@ FINAL_RATE = 0.01
 
 def planned_steps(config: TrainConfig, sizes: Sequence[int], *, warm: bool) -> int:
     """Optimiser steps of a fit to frames of these numbers of atoms; `warm` if it goes on from earlier weights."""
-    steps = config.steps
-    if steps == "auto":
-        # Frames per batch as they come out on average: a batch ends with the frame that reaches the mark.
-        frames_per_batch = max(1, math.ceil(config.batch_atoms * len(sizes) / max(1, sum(sizes))))
-        steps = max(LEAST_STEPS, math.ceil(PASSES * len(sizes) / frames_per_batch))
-    if not warm:
-        return steps
-    return max(1, round(WARM_SHARE * steps)) if config.warm_steps == "auto" else config.warm_steps
+    if warm and config.warm_steps != "auto":
+        return config.warm_steps
+    # Frames per batch as they come out on average: a batch ends with the frame that reaches the mark.
+    frames_per_batch = max(1, math.ceil(config.batch_atoms * len(sizes) / max(1, sum(sizes))))
+    passes = math.ceil(PASSES * len(sizes) / frames_per_batch)
+    steps = max(LEAST_STEPS, passes) if config.steps == "auto" else config.steps
+    return max(1, round(WARM_SHARE * steps)) if warm else steps
 
 
 def rate_factor(step: int, steps: int) -> float:

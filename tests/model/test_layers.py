@@ -78,7 +78,7 @@ def _cube(o: Float[np.ndarray, "7"]) -> Float[np.ndarray, "3 3 3"]:
 
 
 def _traceless(matrix: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
-    return matrix - np.trace(matrix) / 3 * np.eye(3)
+    return np.asarray(matrix - np.trace(matrix) / 3 * np.eye(3))
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
