@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from al_leignn.core import Frame, LabelledFrame, Labels, Origin
-from al_leignn.train.split import MAX_SHARE, leave_out
+from al_leignn.errors import DataError
+from al_leignn.train.split import MAX_SHARE, leave_out, refuse_shared
 
 
 def _blocks(sizes: list[int]) -> list[LabelledFrame]:
@@ -49,3 +50,15 @@ def test_new_blocks_do_not_depend_on_the_order_of_the_frames() -> None:
     frames = _blocks([2, 3, 4, 2, 3, 4, 2, 3, 4])
     uids = {f.frame.uid for f in leave_out(frames, share=0.1, member=1)[1]}
     assert uids == {f.frame.uid for f in leave_out(frames[::-1], share=0.1, member=1)[1]}
+
+
+def test_shared_frames_are_refused_under_whatever_name() -> None:
+    frames = _blocks([3, 3])
+    moved = frames[1].frame.atoms.copy()
+    moved.positions += 1e-8
+    same = LabelledFrame(Frame.of(moved, Origin("data:other.extxyz", step=7)), Labels(0.0, np.zeros((1, 3))), "x")
+    refuse_shared({"training": frames[:3], "validation": frames[3:]})
+    with pytest.raises(DataError) as caught:
+        refuse_shared({"training": frames[:3], "validation": frames[3:], "test": [same, frames[4]]})
+    assert "1 test frame(s) are training frames too" in str(caught.value)
+    assert "other.extxyz #7" in str(caught.value)

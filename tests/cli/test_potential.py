@@ -1,0 +1,128 @@
+"""`train` and `evaluate` as users meet them: a whole small fit, its log, figures and test; and what they refuse."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.io import read, write
+
+AL = Path(sys.executable).with_name("al-leignn")
+SETTINGS = "[model]\ncutoff = 4.0\nfeatures = 4\nlayers = 1\nradial = 4\n[train]\nmembers = 2\nsteps = 40\nbatch_atoms = 16\n"
+
+
+def al(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([AL, *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=250)
+
+
+def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr, result.stderr
+
+
+def _frames(count: int, seed: int) -> list[Atoms]:
+    rng = np.random.default_rng(seed)
+    images = []
+    for _ in range(count):
+        atoms = bulk("Cu", "fcc", a=3.6 * (1 + 0.02 * rng.normal()), cubic=True)
+        atoms.rattle(0.08, rng=rng)
+        atoms.calc = EMT()
+        atoms.get_stress()
+        atoms.get_forces()
+        images.append(atoms)
+    return images
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A folder with data and a model, and what `train` said."""
+    folder = tmp_path_factory.mktemp("fit")
+    (folder / "fast.toml").write_text(SETTINGS)
+    images = _frames(20, 1)
+    images[3].calc.results["forces"] = np.full((4, 3), 1e3)
+    images[4].calc.results["energy"] = images[4].calc.results["free_energy"] = np.nan
+    write(folder / "train.extxyz", images)
+    write(folder / "test.extxyz", _frames(5, 2))
+    words = ["train", "train.extxyz", "--test", "test.extxyz", "--config", "fast.toml", "--out", "m.safetensors"]
+    return folder, al(*words, "--log", "fit.jsonl", "--plot", "figures", "--json", cwd=folder)
+
+
+def test_a_fit_is_logged_drawn_and_tested(fitted: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, result = fitted
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["frames"] == 18
+    assert found["set_aside_names"] == {
+        "force beyond 100 eV/Å": ["train.extxyz #3"],
+        "energy is not a finite number": ["train.extxyz #4"],
+    }
+    assert found["test"]["committee"]["n_frames"] == 5
+    lines = [json.loads(line) for line in (folder / "fit.jsonl").read_text().splitlines()]
+    assert {line["member"] for line in lines} == {0, 1}
+    assert all(np.isfinite(list(line.values())).all() for line in lines)
+    assert {"train_energy_mae_mev_per_atom", "train_force_mae_mev_per_angstrom", "train_stress_mae_gpa"} <= set(lines[0])
+    drawn = sorted(path.name for path in (folder / "figures").iterdir())
+    assert drawn == [f"{name}.{kind}" for name in ("errors", "learning", "parity") for kind in ("pdf", "png")]
+    # Piped, it says one line a stage.
+    assert [line.split()[0] for line in result.stderr.splitlines()] == ["read", "train"]
+    assert "meV/atom" in result.stderr
+
+
+def test_evaluate_draws_and_agrees_with_the_test_of_the_fit(fitted: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, result = fitted
+    again = al("evaluate", "m.safetensors", "test.extxyz", "--plot", "again", "--json", cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["committee"]["force_mae"] == pytest.approx(
+        json.loads(result.stdout)["test"]["committee"]["force_mae"], rel=1e-4
+    )
+    assert len(list((folder / "again").glob("*.png"))) == 2
+
+
+def test_an_element_the_model_has_not_seen_is_named(fitted: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = fitted
+    foreign = _frames(1, 5)[0]
+    results = foreign.calc.results
+    foreign.symbols[0] = "Ag"
+    foreign.calc = EMT()
+    foreign.calc.results = results
+    write(folder / "silver.extxyz", foreign)
+    refused(al("evaluate", "m.safetensors", "silver.extxyz", cwd=folder), "does not know Ag", "it knows Cu")
+
+
+def test_labels_that_are_no_numbers_are_not_judged(fitted: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = fitted
+    refused(al("evaluate", "m.safetensors", "train.extxyz", cwd=folder), "1 frame(s) are not finite", "train.extxyz #4")
+
+
+def test_bad_input_is_refused_before_anything_is_written(
+    fitted: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    folder, _ = fitted
+    before = sorted(path.name for path in folder.iterdir())
+    shared = [*read(folder / "test.extxyz", ":"), read(folder / "train.extxyz", 7)]
+    write(tmp_path / "shared.extxyz", shared)
+    words = ["train", "train.extxyz", "--config", "fast.toml", "--out", "n.safetensors"]
+    refused(
+        al(*words, "--test", tmp_path / "shared.extxyz", cwd=folder), "1 test frame(s) are training frames too", "train.extxyz #7"
+    )
+    write(tmp_path / "atom.extxyz", Atoms("Cu", calculator=EMT()))
+    refused(al(*words, "--isolated-atoms", tmp_path / "atom.extxyz", cwd=folder), "no isolated atom with an energy")
+    write(tmp_path / "bare.extxyz", bulk("Cu"))
+    refused(al("train", tmp_path / "bare.extxyz", "--out", "n.safetensors", cwd=folder), "1 of 1 frame(s)", "no forces")
+    refused(al(*words[:-1], "m.safetensors", cwd=folder), "the output file exists")
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_one_frame_is_enough(fitted: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    write(tmp_path / "one.extxyz", _frames(1, 3))
+    words = ["--config", str(fitted[0] / "fast.toml"), "--out", "m.safetensors", "--plot", "figures", "--json"]
+    result = al("train", "one.extxyz", *words, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["frames"] == 1
