@@ -20,7 +20,7 @@ from al_leignn.config import CampaignConfig, Section
 from al_leignn.core import Frame, Origin
 from al_leignn.errors import CampaignError
 from al_leignn.store import write_frames
-from al_leignn.userdata import read_user_data
+from al_leignn.userdata import read_user_files
 
 STRUCTURES = "structures"
 DATA = "data"
@@ -135,9 +135,9 @@ def start_campaign(
     for path in files:
         for atoms in read_structures(path):
             structures[_free_name(STRUCTURES, path, ".extxyz", structures)] = atoms
+    _check_data(data)
     copies: list[str] = []
     for path in data:
-        read_user_data(path, level="unchecked")
         copies.append(_free_name(DATA, path, "".join(path.suffixes), copies))
     try:
         words = shlex.split(command)
@@ -156,6 +156,17 @@ def start_campaign(
         seed=seed,
     )
     return create_campaign(folder or Path(name), derived, structures, data)
+
+
+def _check_data(paths: Sequence[Path]) -> None:
+    """Refuse labelled files that cannot be read, or whose labels contradict one another."""
+    if not paths:
+        return
+    from al_leignn.train.consistency import check_labels
+    from al_leignn.train.screening import set_aside
+
+    usable, _ = set_aside(read_user_files(paths, level="unchecked"))
+    check_labels(usable)
 
 
 def _free_name(folder: str, path: Path, suffix: str, taken: Container[str]) -> str:

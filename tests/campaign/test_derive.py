@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk, fcc111, molecule
+from ase.calculators.emt import EMT
 from ase.io import write
 
 from al_leignn.campaign.create import start_campaign
 from al_leignn.campaign.derive import derive
 from al_leignn.config import CampaignConfig, GpawConfig, load_config
-from al_leignn.errors import CampaignError, InputError, StructureError
+from al_leignn.errors import CampaignError, DataError, InputError, StructureError
 from al_leignn.userdata import read_user_data
 
 NO_OPTIONS: dict[str, object] = {
@@ -120,3 +121,21 @@ def test_files_of_one_name_are_all_kept(tmp_path: Path) -> None:
     config = load_config(folder / "campaign.toml")
     assert len(set(config.structures)) == len(set(config.data)) == 2
     assert [read_user_data(folder / name, "x")[0].labels.energy for name in config.data] == [0.0, 1.0]
+
+
+def test_data_that_contradict_themselves_are_refused(tmp_path: Path) -> None:
+    """Gradients where forces should be: along an MD the energy changes against them."""
+    write(tmp_path / "Cu.cif", bulk("Cu", cubic=True))
+    atoms, rng, images = bulk("Cu", cubic=True), np.random.default_rng(0), []
+    for _ in range(20):
+        atoms.positions += rng.normal(scale=0.03, size=(4, 3))
+        image = atoms.copy()
+        image.calc = EMT()
+        image.info["REF_energy"] = image.get_potential_energy() - 16.0
+        image.arrays["REF_forces"] = -image.get_forces()
+        image.calc = None
+        images.append(image)
+    write(tmp_path / "md.extxyz", images)
+    with pytest.raises(DataError, match="turn the sign of the forces"):
+        start_campaign([tmp_path / "Cu.cif"], tmp_path / "c", **(NO_OPTIONS | {"data": [tmp_path / "md.extxyz"]}))  # type: ignore[arg-type]
+    assert not (tmp_path / "c").exists()
