@@ -20,6 +20,12 @@ GPA: float = _ase.GPa
 MEV = 1e-3
 """One millielectronvolt in eV."""
 
+G_CM3: float = 1.0 / (_ase._amu * 1e27)
+"""One gram per cubic centimetre in amu/Å^3."""
+
+CM2_S = 10.0
+"""One square centimetre per second in Å^2/fs."""
+
 
 def voigt(tensor: Float[np.ndarray, "*n 3 3"]) -> Float[np.ndarray, "*n 6"]:
     """Symmetric 3x3 tensors as six-vectors xx yy zz yz xz xy."""

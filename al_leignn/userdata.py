@@ -94,7 +94,7 @@ def read_user_data(path: Path, level: str, keys: DataKeys = DataKeys(), *, name:
     frames: list[LabelledFrame] = []
     faults: list[tuple[int, str]] = []
     count = 0
-    for part, images in _parts(path):
+    for part, images in read_parts(path):
         size = -(-len(images) // BLOCKS_PER_FILE)
         kind = DATA + "/".join(word for word in (name or path.name, part) if word)
         for n, atoms in enumerate(images):
@@ -127,7 +127,7 @@ def read_isolated_atoms(path: Path, keys: DataKeys = DataKeys()) -> dict[int, fl
     if not path.exists():
         raise DataError("there is no such file", where=str(path))
     e0s: dict[int, float] = {}
-    for n, atoms in enumerate(image for part in _parts(path) for image in part.images):
+    for n, atoms in enumerate(image for part in read_parts(path) for image in part.images):
         where = f"{path}, frame {n}"
         energy = _find(atoms, keys.energy, ("free_energy", "energy"))
         if len(atoms) != 1 or energy is None or not np.isfinite(float(energy)):
@@ -154,22 +154,36 @@ def listed(names: Sequence[str]) -> str:
 # --- labels -------------------------------------------------------------------------------------------------
 
 
-def _labels(atoms: Atoms, keys: DataKeys) -> Labels:
-    """Labels of one frame; raises ValueError saying what is wrong with them."""
+class StoredLabels(NamedTuple):
+    """What a frame of the user's has: energy (eV), forces (eV/Å), stress (eV/Å^3, Voigt), None where there is none."""
+
+    energy: float | None
+    forces: Float[np.ndarray, "n_atoms 3"] | None
+    stress: Float[np.ndarray, "6"] | None
+
+
+def stored_labels(atoms: Atoms, keys: DataKeys = DataKeys()) -> StoredLabels:  # noqa: B008  immutable
+    """The labels that a frame has, by the given keys or else as stored results; raises ValueError for what is no number."""
     energy = _find(atoms, keys.energy, ("free_energy", "energy"))
     forces = _find(atoms, keys.forces, ("forces",))
     stress = _find(atoms, keys.stress, ("stress",))
-    missing = [name for name, value in (("energy", energy), ("forces", forces)) if value is None]
-    if missing:
-        raise ValueError(f"no {' and no '.join(missing)} (looked for {keys.energy}, {keys.forces}, and stored energy and forces)")
     try:
-        return Labels(
-            energy=float(energy),
-            forces=np.asarray(forces, dtype=float).reshape(len(atoms), 3),
+        return StoredLabels(
+            energy=None if energy is None else float(energy),
+            forces=None if forces is None else np.asarray(forces, dtype=float).reshape(len(atoms), 3),
             stress=None if stress is None else _six(np.asarray(stress, dtype=float)),
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"labels cannot be read: {error}") from None
+
+
+def _labels(atoms: Atoms, keys: DataKeys) -> Labels:
+    """Labels of one frame; raises ValueError saying what is wrong with them."""
+    energy, forces, stress = stored_labels(atoms, keys)
+    missing = [name for name, value in (("energy", energy), ("forces", forces)) if value is None]
+    if energy is None or forces is None:
+        raise ValueError(f"no {' and no '.join(missing)} (looked for {keys.energy}, {keys.forces}, and stored energy and forces)")
+    return Labels(energy, forces, stress)
 
 
 def _find(atoms: Atoms, key: str, stored: Sequence[str]) -> Any:
@@ -191,8 +205,14 @@ def _six(stress: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "6"]:
 # --- readers ------------------------------------------------------------------------------------------------
 
 
-def _parts(path: Path) -> list[Part]:
-    """Trajectories in a file or folder."""
+def read_parts(path: Path) -> list[Part]:
+    """Trajectories in a file or folder, with whatever ASE (or dpdata) finds in them.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or needs dpdata where that is not installed.
+    """
     from ase.io import iread
 
     try:

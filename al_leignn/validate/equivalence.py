@@ -1,0 +1,291 @@
+"""Are two simulations equivalent in one observable? An answer with an error rate: yes, no, or so much more data is needed.
+
+"No significant difference" is no evidence of equality: bad data always pass. Here both claims must be earned. *Equivalent*
+means that a difference as large as the tolerance is rejected; *different*, that one as small as the tolerance is.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from al_leignn.validate.statistics import MIN_BLOCKS, Blocks
+
+DRAWS = 5_000
+"""Resampled differences behind each p-value."""
+
+POWER = 0.8
+"""Chance of a decision that the advice on how much more data is needed aims at."""
+
+MOST_MORE = 100.0
+"""Times the present length; advice ends here."""
+
+
+Errors = tuple[Float[np.ndarray, "draws bins"], Float[np.ndarray, "draws bins"]]
+"""Of the means of reference and MD."""
+
+
+class Measure(StrEnum):
+    """How a difference between two means f and g is measured."""
+
+    OVERLAP = "overlap"
+    """Σ|f - g| / (Σ|f| + Σ|g|): the share of two distributions that is in different places, from 0 to 1."""
+    RELATIVE = "relative"
+    """Σ|f - g| / Σ|f|, f the reference."""
+    ABSOLUTE = "absolute"
+    """Mean |f - g| of the bins, in the unit of the observable."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Differences below it do not matter to the user."""
+
+    measure: Measure
+    value: float
+    floor: float = 0.0
+    """With `RELATIVE`: differences (mean over bins, in the unit of the observable) below it do not matter either."""
+
+
+class Observable(NamedTuple):
+    """A quantity of one trajectory: the mean over time of a series of numbers or functions."""
+
+    name: str
+    """What and of what: "g(r) O-H"."""
+    kind: str
+    """What tolerances go by: "rdf"."""
+    series: Float[np.ndarray, "samples bins"]
+    interval_ps: float
+    """Between samples."""
+    unit: str
+    grid: Float[np.ndarray, " bins"]
+    """Where the function is sampled; one zero for a number."""
+    axis: str = ""
+    """What the grid is, with its unit; empty for a number."""
+
+
+class Outcome(StrEnum):
+    EQUIVALENT = "equivalent"
+    DIFFERENT = "different"
+    UNDECIDED = "undecided"
+
+
+class Need(NamedTuple):
+    """What would probably decide."""
+
+    ps: float
+    of: str
+    """"AIMD" (with as much more MD, relative to what there is) or "MD" alone."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A mean function or number, with its standard error (not a number where there is too little data)."""
+
+    mean: Float[np.ndarray, " bins"]
+    error: Float[np.ndarray, " bins"]
+    length_ps: float
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One observable in two simulations."""
+
+    name: str
+    kind: str
+    unit: str
+    axis: str
+    grid: Float[np.ndarray, " bins"]
+    reference: Curve
+    md: Curve
+    measure: Measure
+    difference: float
+    """In the measure; noise adds to it."""
+    noise: float
+    """What noise alone would give, on average."""
+    tolerance: float
+    """In the measure."""
+    p_equivalent: float
+    """Of a difference this small, were the true one as large as the tolerance."""
+    p_different: float
+    """Of a difference this large, were the true one as small as the tolerance."""
+    outcome: Outcome
+    need: Need | None
+
+    @property
+    def verdict(self) -> str:
+        """`equivalent`, `different` or `undecided: needs N ps more …`."""
+        if self.need is None:
+            return self.outcome.value
+        return f"{self.outcome.value}: needs {_rounded(self.need.ps)} ps more {self.need.of}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe: numbers that are not finite become null."""
+        curves = {
+            name: {
+                "mean": _json(curve.mean),
+                "standard_error": _json(curve.error),
+                "length_ps": curve.length_ps,
+                "blocks": curve.blocks,
+            }
+            for name, curve in (("reference", self.reference), ("md", self.md))
+        }
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "verdict": self.verdict,
+            "outcome": self.outcome.value,
+            "need": None if self.need is None else self.need._asdict(),
+            "measure": self.measure.value,
+            "difference": _json(np.array([self.difference]))[0],
+            "noise": _json(np.array([self.noise]))[0],
+            "tolerance": self.tolerance,
+            "p_equivalent": self.p_equivalent,
+            "p_different": self.p_different,
+            "unit": self.unit,
+            "axis": self.axis,
+            "grid": self.grid.tolist() if self.axis else None,
+            **curves,
+        }
+
+
+def compare(reference: Observable, md: Observable, tolerance: Tolerance, *, level: float, rng: np.random.Generator) -> Comparison:
+    """Decide on one observable; each of the two claims, if wrong, is made with probability `level` at most.
+
+    Both tests resample the difference of the two means under the constraint that the true difference is exactly the
+    tolerance: it points where the measured one points, and noise is added to it as the blocks of either trajectory show it
+    (Dette, Möllenhoff, Volgushev and Bretz, J. Am. Stat. Assoc. 113, 711 (2018)). For a number, these are two one-sided
+    tests (Schuirmann, J. Pharmacokinet. Biopharm. 15, 657 (1987)).
+
+    With fewer than `MIN_BLOCKS` blocks in either series, nothing is decided.
+    """
+    blocks = Blocks.of(reference.series), Blocks.of(md.series)
+    means = reference.series.mean(axis=0), md.series.mean(axis=0)
+    difference = means[1] - means[0]
+    unit = _unit(means, tolerance)
+    limit = max(tolerance.value * unit, tolerance.floor * len(difference))
+    lengths = len(reference.series) * reference.interval_ps, len(md.series) * md.interval_ps
+    found = _Found(float(np.abs(difference).sum()), limit, lengths, level)
+    p_equivalent = p_different = 1.0
+    outcome, need, noise = Outcome.UNDECIDED, found.need_for_blocks(blocks), math.nan
+    if need is None:
+        errors = blocks[0].resample(DRAWS, rng), blocks[1].resample(DRAWS, rng)
+        noise = float(np.abs(errors[1] - errors[0]).sum(axis=1).mean())
+        p_equivalent, p_different, signs = _p_values(difference, errors[1] - errors[0], limit)
+        if p_equivalent <= level:
+            outcome = Outcome.EQUIVALENT
+        elif p_different <= level:
+            outcome = Outcome.DIFFERENT
+        else:
+            need = found.need_for_power(errors, signs)
+    curves = [
+        Curve(mean, part.error(), length, len(part.means)) for mean, part, length in zip(means, blocks, lengths, strict=True)
+    ]
+    return Comparison(
+        name=reference.name,
+        kind=reference.kind,
+        unit=reference.unit,
+        axis=reference.axis,
+        grid=reference.grid,
+        reference=curves[0],
+        md=curves[1],
+        measure=tolerance.measure,
+        difference=found.distance / unit,
+        noise=noise / unit,
+        tolerance=limit / unit,
+        p_equivalent=p_equivalent,
+        p_different=p_different,
+        outcome=outcome,
+        need=need,
+    )
+
+
+def _unit(means: tuple[Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]], tolerance: Tolerance) -> float:
+    """Sum of absolute differences that counts as 1 in the measure."""
+    match tolerance.measure:
+        case Measure.OVERLAP:
+            size = float(np.abs(means[0]).sum() + np.abs(means[1]).sum())
+        case Measure.RELATIVE:
+            size = float(np.abs(means[0]).sum())
+        case Measure.ABSOLUTE:
+            size = float(len(means[0]))
+    return size or 1.0
+
+
+def _p_values(
+    difference: Float[np.ndarray, " bins"], errors: Float[np.ndarray, "draws bins"], limit: float
+) -> tuple[float, float, Float[np.ndarray, " bins"]]:
+    """p-values of both claims, and the signs of the bins along which they are judged.
+
+    A sum of absolute differences grows with noise. For the claim of a difference the resampled ones grow alike. For the claim
+    of equivalence they are not allowed to: signs are kept, so that noise as large as the tolerance never looks like
+    agreement, not even where the measured difference happens to be small.
+    """
+    distance = float(np.abs(difference).sum())
+    direction = difference / distance if distance > 0 else np.full(len(difference), 1.0 / len(difference))
+    signs = np.sign(direction)
+    # A hair's breadth, lest numbers without any scatter be decided by rounding.
+    hair = 1e-9 * (limit + distance)
+    if distance < limit:
+        return float(np.mean(limit + errors @ signs <= distance + hair)), 1.0, signs
+    return 1.0, float(np.mean(np.abs(limit * direction + errors).sum(axis=1) >= distance - hair)), signs
+
+
+class _Found(NamedTuple):
+    """What the advice on more data starts from."""
+
+    distance: float
+    limit: float
+    lengths: tuple[float, float]
+    """Of reference and MD, ps."""
+    level: float
+
+    def need_for_blocks(self, blocks: tuple[Blocks, Blocks]) -> Need | None:
+        """How much longer until there are blocks enough; none if there are."""
+        for part, length, of in zip(blocks, self.lengths, ("AIMD", "MD"), strict=True):
+            if not part.enough:
+                # A series shorter than a block hides how slow it is: it is then asked for at least as much again.
+                block = max(length / len(part.means), length / MIN_BLOCKS)
+                return Need(max(MIN_BLOCKS * block - length, block), of)
+        return None
+
+    def need_for_power(self, errors: Errors, signs: Float[np.ndarray, " bins"]) -> Need:
+        """How much longer until the nearer claim would probably be made.
+
+        The true difference is taken for what is measured less the noise, but for clearer than half or twice the tolerance:
+        how close it comes to the tolerance is what nobody knows yet. MD is cheap: it is asked for alone if that is enough.
+        """
+        # Of reference and MD: mean size of the noise, and its scatter along the difference.
+        size = [float(np.abs(e).sum(axis=1).mean()) for e in errors]
+        scatter = [float(np.std(e @ signs)) for e in errors]
+        true = math.sqrt(max(0.0, self.distance**2 - size[0] ** 2 - size[1] ** 2))
+        alike = true < self.limit
+        true = min(true, self.limit / 2) if alike else max(true, 2 * self.limit)
+        margin = NormalDist().inv_cdf(1 - self.level) + NormalDist().inv_cdf(POWER)
+
+        def decides(reference: float, md: float) -> bool:
+            noise = size[0] ** 2 / reference + size[1] ** 2 / md
+            spread = math.sqrt(scatter[0] ** 2 / reference + scatter[1] ** 2 / md)
+            seen = math.sqrt(true**2 + noise)
+            return (self.limit - seen if alike else seen - math.sqrt(self.limit**2 + noise)) >= margin * spread
+
+        times = np.geomspace(1.1, MOST_MORE, 100).tolist()
+        for more in times:
+            if decides(1.0, more):
+                return Need((more - 1) * self.lengths[1], "MD")
+        more = next((more for more in times if decides(more, more)), MOST_MORE)
+        return Need((more - 1) * self.lengths[0], "AIMD")
+
+
+def _rounded(ps: float) -> str:
+    """Two digits, rounded up: advice, not a measurement."""
+    digits = 1 - math.floor(math.log10(ps)) if ps > 0 else 0
+    return f"{math.ceil(ps * 10**digits) / 10**digits:g}"
+
+
+def _json(values: Float[np.ndarray, " n"]) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values.tolist()]
