@@ -39,6 +39,7 @@ class MemberHeader(BaseModel):
     e0s: dict[int, float]
     energy_scale: float
     mean_neighbours: float
+    core_reach: float
     extra: dict[str, Any]
     """The writer's own notes, such as how the member was trained."""
 
@@ -75,6 +76,7 @@ def save_members(models: Sequence[LEIGNN], path: Path, *, extras: Sequence[Mappi
             e0s=model.e0s,
             energy_scale=model.energy_scale,
             mean_neighbours=model.mean_neighbours,
+            core_reach=model.core_reach,
             extra=dict(extra),
         )
         for model, extra in zip(models, extras, strict=True)
@@ -118,6 +120,7 @@ def load_members(path: Path, device: torch.device | str = "cpu", dtype: torch.dt
                 e0s=member.e0s,
                 energy_scale=member.energy_scale,
                 mean_neighbours=member.mean_neighbours,
+                core_reach=member.core_reach,
                 seed=0,
             )
             model.to(next(iter(own.values())).dtype if own else None)

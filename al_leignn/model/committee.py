@@ -58,6 +58,10 @@ class Committee:
                     "members of a committee differ in network or species",
                     fix="take members of one training, with one [model] section",
                 )
+            if member.core_reach != first.core_reach:
+                raise ConfigError(
+                    "members of a committee repel atoms from different distances on", fix="take members of one training"
+                )
             if (member.device, member.dtype) != (first.device, first.dtype):
                 raise ConfigError(
                     "members of a committee differ in device or precision", fix="load them with one `device` and one `dtype`"

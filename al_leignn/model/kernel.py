@@ -24,7 +24,6 @@ from al_leignn.model.graph import Graph, build_graph, select_atoms
 from al_leignn.model.layers import Perceptron
 from al_leignn.model.leignn import LEIGNN, Output
 from al_leignn.model.local import LocalNetwork, Message, Update
-from al_leignn.model.repulsion import REACH
 
 _TOLERANCE = {torch.float32: 5e-4, torch.float64: 1e-9}
 """Largest difference from the network in float64, relative to the largest value."""
@@ -101,11 +100,11 @@ class Kernel:
         lanes = int(self._library.lanes())
         self._weights = [torch.cat([t.detach().reshape(-1) for t in _weights(member, lanes)]) for member in members]
         self._charge = torch.tensor(first.species, dtype=torch.float64)
-        self._radius = torch.tensor([REACH * covalent_radii[z] for z in first.species], dtype=torch.float64)
+        self._radius = torch.tensor([first.core_reach * covalent_radii[z] for z in first.species], dtype=torch.float64)
         self._e0 = [torch.tensor([m.e0s[z] for z in m.species], dtype=torch.float64) for m in members]
         self._last_layout: _Layout | None = None
         self._memory = torch.empty(0, dtype=torch.uint8)
-        for atoms in _trial_structures(first.species):
+        for atoms in _trial_structures(first.species, first.core_reach):
             self._compare(build_graph(atoms, first.cutoff, first.species))
         self._compared_in_use = False
 
@@ -261,7 +260,7 @@ def _part(graph: Graph) -> Graph:
     return select_atoms(graph, distances.topk(_TRIAL_ATOMS, largest=False).indices.sort().values)
 
 
-def _trial_structures(species: Sequence[int]) -> Iterator[Atoms]:
+def _trial_structures(species: Sequence[int], core_reach: float) -> Iterator[Atoms]:
     """Rattled atoms of all species in a skewed cell; the same with two of them pressed together."""
     rng = np.random.default_rng(0)
     spacing = 1.6 * max(covalent_radii[z] for z in species)
@@ -272,7 +271,7 @@ def _trial_structures(species: Sequence[int]) -> Iterator[Atoms]:
     atoms = Atoms(numbers, positions=grid @ cell / n, cell=cell, pbc=True)
     atoms.positions += rng.normal(scale=0.07 * spacing, size=(len(grid), 3))
     yield atoms
-    reach = REACH * (covalent_radii[numbers[0]] + covalent_radii[numbers[1]])
+    reach = core_reach * (covalent_radii[numbers[0]] + covalent_radii[numbers[1]])
     along = atoms.positions[1] - atoms.positions[0]
     atoms.positions[1] = atoms.positions[0] + 0.8 * reach * along / np.linalg.norm(along)
     yield atoms

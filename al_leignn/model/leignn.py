@@ -12,7 +12,7 @@ from al_leignn.errors import ConfigError
 from al_leignn.model.graph import Edges, Graph
 from al_leignn.model.local import LocalNetwork
 from al_leignn.model.paper import PaperNetwork
-from al_leignn.model.repulsion import core_radii, level_off, repulsion
+from al_leignn.model.repulsion import REACH, core_radii, level_off, repulsion
 
 
 @dataclass
@@ -44,6 +44,9 @@ class LEIGNN(nn.Module):
         Typical number of neighbours within the cutoff; sums over neighbours are divided by its square root.
     seed
         Of the initial weights.
+    core_reach
+        Pairs closer than this share of the sum of their covalent radii are repelled, whatever the network says; below all
+        that it was trained on.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class LEIGNN(nn.Module):
         energy_scale: float = 1.0,
         mean_neighbours: float,
         seed: int,
+        core_reach: float = REACH,
     ) -> None:
         super().__init__()
         missing = [z for z in species if z not in e0s]
@@ -62,11 +66,14 @@ class LEIGNN(nn.Module):
             raise ConfigError(f"no isolated-atom energy for atomic numbers {missing}")
         if not mean_neighbours > 0:
             raise ConfigError(f"mean_neighbours must be positive, not {mean_neighbours}")
+        if not 0 < core_reach <= REACH:
+            raise ConfigError(f"core_reach must lie between 0 and {REACH}, not at {core_reach}")
         self.config = config
         self.species = tuple(int(z) for z in species)
         self.e0s = {z: float(e0s[z]) for z in self.species}
         self.energy_scale = float(energy_scale)
         self.mean_neighbours = float(mean_neighbours)
+        self.core_reach = float(core_reach)
         generator = torch.Generator().manual_seed(seed)
         self.network: LocalNetwork | PaperNetwork
         if config.preset == "local":
@@ -102,7 +109,7 @@ class LEIGNN(nn.Module):
         neighbours = graph.neighbours()
         # Differences are taken in the precision of the graph: positions may be large, edges are not.
         vectors = graph.vectors(neighbours).detach().to(self.dtype).requires_grad_(differentiate)
-        core = core_radii(graph, self.species, neighbours, like=vectors)
+        core = core_radii(graph, self.species, self.core_reach, neighbours, like=vectors)
         with torch.set_grad_enabled(differentiate):
             distances = vectors.square().sum(2).sqrt()
             if not bool((distances < core).any()):

@@ -16,7 +16,7 @@ from al_leignn.model.graph import Edges, Graph
 from al_leignn.model.layers import envelope
 
 REACH = 0.7
-"""Core radii are this share of the sum of the covalent radii."""
+"""Core radii are this share of the sum of the covalent radii, or less where a potential was trained on shorter distances."""
 
 _COULOMB = 14.399645
 """e²/(4 pi epsilon_0), eV Å."""
@@ -33,10 +33,10 @@ class Repulsion(NamedTuple):
 
 
 def core_radii(
-    graph: Graph, numbers: Sequence[int], neighbours: Tensor, like: Float[Tensor, "*any"]
+    graph: Graph, numbers: Sequence[int], reach: float, neighbours: Tensor, like: Float[Tensor, "*any"]
 ) -> Float[Tensor, "atoms width"]:
-    """0.7 (R_i + R_j) of each edge from covalent radii, Å."""
-    radii = REACH * like.new_tensor([covalent_radii[z] for z in numbers])[graph.species]
+    """`reach` times (R_i + R_j) of each edge from covalent radii, Å."""
+    radii = reach * like.new_tensor([covalent_radii[z] for z in numbers])[graph.species]
     return radii.unsqueeze(1) + radii[neighbours]
 
 

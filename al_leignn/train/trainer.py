@@ -15,9 +15,11 @@ from al_leignn import __version__
 from al_leignn.config import ModelConfig, TrainConfig
 from al_leignn.core import LabelledFrame
 from al_leignn.errors import CheckpointError, DataError
+from al_leignn.geometry import closest_contact
 from al_leignn.model.checkpoint import load_member, save_member
 from al_leignn.model.device import checked_device
 from al_leignn.model.leignn import LEIGNN
+from al_leignn.model.repulsion import REACH
 from al_leignn.store import digest_file, digest_json
 from al_leignn.train.batches import Example, epochs, make_examples
 from al_leignn.train.fit import Fit
@@ -29,6 +31,9 @@ WARM_START_RATE = 0.5
 
 LEAST_FORCE = 0.05
 """Smallest force unit, eV/Å: a set of equilibrium structures has forces that are noise."""
+
+CORE_MARGIN = 0.95
+"""The repulsive core begins below this share of the shortest distance that was trained on."""
 
 RESUME_EVERY_S = 20.0
 REPORT_EVERY_S = 0.5
@@ -117,6 +122,8 @@ def fit_member(
     else:
         network = _continued(start, model, species, device, dtype)
         examples = make_examples(training, model.cutoff, network.species, dtype, device)
+    # Of all frames, so that members with different holdouts agree.
+    network.core_reach = min(network.core_reach, _core_reach(frames))
     held_out = make_examples(holdout, model.cutoff, network.species, dtype, device)
 
     rate = train.learning_rate * (1.0 if start is None else WARM_START_RATE)
@@ -188,6 +195,12 @@ def _fresh(
         mean_neighbours=max(1.0, edges / atoms),
         seed=seed,
     )
+
+
+def _core_reach(frames: Sequence[LabelledFrame]) -> float:
+    """Where the repulsive core begins, in sums of covalent radii: hot dense matter comes closer than atoms usually do."""
+    contacts = (closest_contact(f.frame.atoms, REACH / CORE_MARGIN) for f in frames)
+    return min([CORE_MARGIN * contact.ratio for contact in contacts if contact], default=REACH)
 
 
 def _force_scale(examples: Sequence[Example]) -> float:

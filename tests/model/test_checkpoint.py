@@ -36,6 +36,13 @@ def test_the_same_model_comes_back(model: LEIGNN, crystal: MakeAtoms, tmp_path: 
     assert load_member(path, dtype=torch.float32).dtype == torch.float32
 
 
+def test_where_the_core_begins_comes_back(make_model: MakeModel, tmp_path: Path) -> None:
+    model = make_model()
+    model.core_reach = 0.55
+    save_member(model, tmp_path / "m")
+    assert load_member(tmp_path / "m").core_reach == 0.55
+
+
 def test_single_precision_stays_single(make_model: MakeModel, tmp_path: Path) -> None:
     save_member(make_model().float(), tmp_path / "m")
     assert load_member(tmp_path / "m").dtype == torch.float32

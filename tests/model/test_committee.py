@@ -92,6 +92,10 @@ def test_members_that_do_not_belong_together_are_refused(make_model: MakeModel, 
     pair = [make_model(), make_model(features=8)]
     with pytest.raises(ConfigError, match="differ"):
         Committee(pair)
+    pressed = make_model()
+    pressed.core_reach = 0.5
+    with pytest.raises(ConfigError, match="different distances"):
+        Committee([make_model(), pressed])
     with pytest.raises(ConfigError, match="at least one"):
         Committee([])
     paths = [tmp_path / "a", tmp_path / "b"]

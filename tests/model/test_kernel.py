@@ -300,7 +300,7 @@ def test_a_kernel_that_errs_is_not_used(make_model: MakeModel) -> None:
 @pytest.mark.parametrize("cells", [1, 3], ids=["whole", "part"])
 def test_the_first_graph_in_use_is_compared_too(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
     """As for a kernel that errs for the shape at hand only: nothing but this graph can tell."""
-    monkeypatch.setattr(kernel, "_trial_structures", lambda species: iter(()))
+    monkeypatch.setattr(kernel, "_trial_structures", lambda *_: iter(()))
     committee = Committee([make_model(seed=k) for k in range(2)])
     graph = build_graph(silicon(cells), committee.cutoff, committee.species)
     with pytest.warns(kernel.KernelWarning, match=f"{min(len(graph.species), 128)} atoms"):

@@ -5,15 +5,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from ase.data import covalent_radii
 
 from al_leignn.config import ModelConfig, TrainConfig
-from al_leignn.core import LabelledFrame
+from al_leignn.core import Frame, LabelledFrame
 from al_leignn.errors import CheckpointError, ConfigError, DataError, RunError
 from al_leignn.model.checkpoint import load_member
 from al_leignn.model.graph import Graph, build_graph
@@ -109,6 +111,19 @@ def test_equal_seeds_give_equal_bytes_and_other_members_do_not(copper: Maker, fi
     a, b, c = ((tmp_path / name).read_bytes() for name in "abc")
     assert a == b
     assert a != c
+
+
+def test_the_repulsive_core_begins_below_all_that_is_trained_on(copper: Maker, fit: Fit, tmp_path: Path) -> None:
+    """Hot dense matter brings atoms closer than 0.7 sums of covalent radii, where the core usually begins."""
+    frames = copper(3, 1)
+    fit(frames, "usual", steps=0)
+    pressed = frames[0].frame.atoms.copy()
+    pressed.positions[1] = pressed.positions[0] + [0.0, 0.0, 0.6 * 2 * covalent_radii[29]]
+    labelled = replace(frames[0], frame=Frame.of(pressed, frames[0].frame.origin))
+    fit([*frames, labelled], "hot", steps=0)
+    fit([*frames, labelled], "hotter", start=tmp_path / "usual", steps=0)
+    reach = [load_member(tmp_path / name).core_reach for name in ("usual", "hot", "hotter")]
+    np.testing.assert_allclose(reach, [0.7, 0.95 * 0.6, 0.95 * 0.6], rtol=1e-6)
 
 
 # --- warm start --------------------------------------------------------------------------------------------
