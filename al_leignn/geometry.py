@@ -12,7 +12,15 @@ from jaxtyping import Float, Int
 def neighbours(
     atoms: Atoms, cutoff: float
 ) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Float[np.ndarray, " pairs"]]:
-    """All ordered pairs (i, j) within `cutoff` Å, periodic images included, and their distances.
+    """All ordered pairs (i, j) within `cutoff` Å, periodic images included, and their distances."""
+    first, second, vectors = neighbour_vectors(atoms, cutoff)
+    return first, second, np.linalg.norm(vectors, axis=1)
+
+
+def neighbour_vectors(
+    atoms: Atoms, cutoff: float
+) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Float[np.ndarray, "pairs 3"]]:
+    """All ordered pairs (i, j) within `cutoff` Å, periodic images included, and the vectors from i to j.
 
     scipy's tree over explicit images: fast enough here, and unlike the model's neighbour list it does not load torch.
     """
@@ -25,10 +33,12 @@ def neighbours(
     reach = np.where(whole.pbc, np.ceil(cutoff / widths(cell)), 0).astype(int)
     # The home image comes first, so that j == i is the atom itself.
     shifts = sorted(itertools.product(*(range(-m, m + 1) for m in reach)), key=lambda shift: any(shift))
-    images = (np.array(shifts) @ cell)[:, None, :] + whole.positions
-    pairs = KDTree(whole.positions).sparse_distance_matrix(KDTree(images.reshape(-1, 3)), cutoff, output_type="ndarray")
-    pairs = pairs[pairs["i"] != pairs["j"]]
-    return pairs["i"], pairs["j"] % n, pairs["v"]
+    images = ((np.array(shifts) @ cell)[:, None, :] + whole.positions).reshape(-1, 3)
+    pairs = KDTree(whole.positions).sparse_distance_matrix(KDTree(images), cutoff, output_type="ndarray")
+    first, second = pairs["i"], pairs["j"]
+    other = first != second
+    first, second = first[other], second[other]
+    return first, second % n, images[second] - whole.positions[first]
 
 
 def widths(cell: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:

@@ -146,7 +146,7 @@ def md(
         driver=driver,
         timestep_fs=timestep_fs or timestep([atoms]),
     )
-    with _bar() as progress:
+    with bar() as progress:
         task = progress.add_task("md: steps", total=steps)
         found = write_trajectory(
             Committee.load(model_file(model)),
@@ -159,7 +159,7 @@ def md(
     print_json(found) if json else _print_values(found)
 
 
-def _bar() -> Progress:
+def bar() -> Progress:
     """A bar with time to go on standard error; nothing where that is no terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("to go"), TimeRemainingColumn())

@@ -7,10 +7,9 @@ import itertools
 
 import numpy as np
 from ase.data import chemical_symbols
-from ase.neighborlist import neighbor_list
 from jaxtyping import Float, Int
 
-from al_leignn.geometry import neighbours
+from al_leignn.geometry import neighbour_vectors, neighbours
 from al_leignn.validate.equivalence import Observable
 from al_leignn.validate.trajectory import Trajectory
 
@@ -45,8 +44,9 @@ def pair_functions(
 
         g_AB(r) = n_AB(r) V / (N_A (N_B - δ_AB) v(r)),
 
-    n_AB the number of ordered pairs in a bin (periodic images included), v the volume of its spherical shell: 1 for atoms
-    that know nothing of one another. Elsewhere, for want of a density, the distribution h(r) of distances between atoms,
+    n_AB the number of ordered pairs in a bin, v the volume of its spherical shell: 1 for atoms that know nothing of one
+    another. All periodic images of other atoms count, but not an atom's own, which keep their distance whatever happens.
+    Elsewhere, for want of a density, the distribution h(r) of distances between atoms,
     1/Å (as in Fu et al., Trans. Mach. Learn. Res. 2023).
     """
     edges = width * np.arange(round(cutoff / width) + 1)
@@ -58,6 +58,8 @@ def pair_functions(
     for row, n in enumerate(chosen):
         atoms = trajectory.frame(n)
         first, second, distances = neighbours(atoms, float(edges[-1]))
+        other = first != second
+        first, second, distances = first[other], second[other], distances[other]
         a, b = trajectory.numbers[first], trajectory.numbers[second]
         for pair, counts in series.items():
             found = distances[(a == pair[0]) & (b == pair[1])]
@@ -126,7 +128,8 @@ def neighbourhood(trajectory: Trajectory, shells: dict[Pair, float], *, samples:
         reach[a, b] = reach[b, a] = radius
     innermost = {a: min(shells[_ascending(a, b)] for x, b in ordered if x == a) for a in angles}
     for row, n in enumerate(chosen):
-        centre, neighbour, vectors, lengths = neighbor_list("ijDd", trajectory.frame(n), float(reach.max()))
+        centre, neighbour, vectors = neighbour_vectors(trajectory.frame(n), float(reach.max()))
+        lengths = np.linalg.norm(vectors, axis=1)
         a, b = trajectory.numbers[centre], trajectory.numbers[neighbour]
         inside = lengths <= reach[a, b]
         for pair in ordered:
@@ -159,7 +162,9 @@ def neighbourhood(trajectory: Trajectory, shells: dict[Pair, float], *, samples:
 
 
 def _angles(centre: Int[np.ndarray, " bonds"], directions: Float[np.ndarray, "bonds 3"]) -> Float[np.ndarray, " angles"]:
-    """Angles between bonds of one centre, degrees; bonds are sorted by centre."""
+    """Angles between bonds of one centre, degrees."""
+    order = np.argsort(centre, kind="stable")
+    centre, directions = centre[order], directions[order]
     starts = np.searchsorted(centre, centre, side="left")
     sizes = np.searchsorted(centre, centre, side="right") - starts
     first = np.repeat(np.arange(len(centre)), sizes)

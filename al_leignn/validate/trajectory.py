@@ -110,8 +110,8 @@ def read_trajectory(
     Parameters
     ----------
     interval_fs
-        Time between frames; by default what the file says: `time_fs` or `time_ps` of its frames (CP2K: `time`), POTIM of
-        VASP, or QE's time step.
+        Time between frames. What the frames themselves say goes first (`time_fs` or `time_ps`; CP2K: `time`); without either,
+        it is the time step of VASP (POTIM) or QE.
     temperature
         Of the thermostat; by default what the file says (VASP's TEBEG), else the mean kinetic temperature.
     skip_ps
@@ -130,7 +130,7 @@ def read_trajectory(
     return trajectory(
         images,
         str(path),
-        interval_fs=interval_fs or _interval(images, str(path)) or step,
+        interval_fs=_interval(images, str(path)) or interval_fs or step,
         temperature=temperature or target,
         skip_ps=skip_ps,
     )

@@ -1,0 +1,116 @@
+"""MD that can be compared with a reference trajectory: the same start, temperature, ensemble and times."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from al_leignn.campaign.derive import timestep
+from al_leignn.config import checked_explore
+from al_leignn.errors import ConfigError, RunError
+from al_leignn.explore.production import write_trajectory
+from al_leignn.model.committee import Committee
+from al_leignn.units import FS
+from al_leignn.validate.trajectory import Trajectory, read_trajectory
+
+LENGTH = 4.0
+"""MD is so many times as long as its reference: its own noise then hardly counts."""
+
+SETTLING = 0.1
+"""Share of the MD that is left out at its start."""
+
+FRICTION = 0.5
+"""Of the Langevin thermostat, 1/ps: a tenth of what explores, since friction slows diffusion and broadens spectra."""
+
+FINEST_FS = 10.0
+"""Frames are saved at least this often, or atoms could not be followed and vibrations not seen."""
+
+BATCH = 100
+"""Frames evaluated at once."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the user may say of the MD; the reference says the rest."""
+
+    ps: float | None = None
+    """Length; by default four times that of the reference."""
+    ensemble: str | None = None
+    """By default npt if the reference's cell changes, nvt otherwise."""
+    pressure: float = 0.0
+    """GPa, for npt."""
+
+
+def md_like(
+    reference: Trajectory,
+    committee: Committee,
+    out: Path,
+    conditions: Conditions,
+    *,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> Trajectory:
+    """Run MD from the first frame of the reference at its temperature, and read what it wrote to `out`.
+
+    Frames are as far apart in time as the reference's, or a whole part of that.
+
+    Raises
+    ------
+    ConfigError
+        If the reference does not tell its temperature, or what is asked for cannot be run.
+    RunError
+        If the MD came to an unphysical frame.
+    """
+    if reference.temperature is None:
+        raise ConfigError(
+            "the reference does not tell its temperature", where=reference.name, fix="give it in K with --temperature"
+        )
+    start = reference.frame(0)
+    if reference.velocities is not None:
+        start.set_velocities(reference.velocities[0] / FS)
+    step, stride = _times(reference.interval_fs, timestep([start]))
+    ensemble = conditions.ensemble or ("nvt" if reference.fixed_cell else "npt")
+    settings = checked_explore(
+        ensemble=ensemble,
+        temperatures=[reference.temperature],
+        pressure=conditions.pressure,
+        steps=max(1, round(1000.0 * (conditions.ps or LENGTH * reference.length_ps) / step)),
+        stride=stride,
+        driver="mean",
+        timestep_fs=step,
+        friction_per_ps=FRICTION,
+    )
+    found = write_trajectory(committee, start, settings, out, seed=seed, progress=progress)
+    if found["stopped"]:
+        raise RunError(
+            f"the MD became unphysical after {found['steps']} steps ({found['stopped']}): this potential is not equivalent",
+            where=str(out),
+            fix="look at the last frames, and train on more of the kind",
+        )
+    return read_trajectory(out, skip_ps=SETTLING * found["steps"] * step / 1000.0)
+
+
+def with_predictions(trajectory: Trajectory, committee: Committee) -> Trajectory:
+    """The same trajectory with the committee's energies, forces and (in three-dimensional cells) stresses."""
+    labels = []
+    for first in range(0, len(trajectory), BATCH):
+        frames = [trajectory.frame(n) for n in range(first, min(first + BATCH, len(trajectory)))]
+        labels += [prediction.mean() for prediction in committee.predict(frames)]
+    stresses = [x.stress for x in labels if x.stress is not None]
+    return replace(
+        trajectory,
+        energies=np.array([x.energy for x in labels]),
+        forces=np.array([x.forces for x in labels]),
+        stresses=np.array(stresses) if len(stresses) == len(labels) else None,
+    )
+
+
+def _times(interval_fs: float, longest_step: float) -> tuple[float, int]:
+    """Time step (fs) and steps between frames, near to `longest_step`, for frames that fall onto those of the reference."""
+    if interval_fs < longest_step:
+        return interval_fs * math.floor(longest_step / interval_fs), 1
+    interval = interval_fs / math.ceil(interval_fs / FINEST_FS)
+    stride = math.ceil(interval / longest_step)
+    return interval / stride, stride

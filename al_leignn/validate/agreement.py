@@ -1,0 +1,201 @@
+"""MD against AIMD: all observables that both trajectories have, and one verdict with a stated error rate."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_masses
+
+from al_leignn.errors import ConfigError, InputError
+from al_leignn.validate.dynamics import diffusion, highest_frequency, mean_squared_displacement, vibrations
+from al_leignn.validate.equivalence import Comparison, Measure, Observable, Outcome, Tolerance, compare
+from al_leignn.validate.structure import first_minimum, neighbourhood, pair_functions
+from al_leignn.validate.thermodynamics import force_sizes, thermodynamics
+from al_leignn.validate.trajectory import Trajectory, check_comparable
+
+TOLERANCES: dict[str, Tolerance] = {
+    "rdf": Tolerance(Measure.OVERLAP, 0.03),
+    "adf": Tolerance(Measure.OVERLAP, 0.04),
+    "coordination": Tolerance(Measure.RELATIVE, 0.02, floor=0.02),
+    "msd": Tolerance(Measure.RELATIVE, 0.10, floor=0.005),
+    "diffusion": Tolerance(Measure.RELATIVE, 0.20, floor=0.1),
+    "vdos": Tolerance(Measure.OVERLAP, 0.05),
+    "energy": Tolerance(Measure.ABSOLUTE, 0.005),
+    "pressure": Tolerance(Measure.ABSOLUTE, 0.2),
+    "density": Tolerance(Measure.RELATIVE, 0.01),
+    "forces": Tolerance(Measure.OVERLAP, 0.03),
+}
+"""What does not matter by default, by kind of observable; docs/validation.md says why. Relative ones have a floor in the unit
+of the observable (neighbours, Å^2, 1e-5 cm²/s); absolute ones are in eV/atom and GPa."""
+
+ERROR_RATE = 0.05
+"""Chance of one or more wrong claims among all observables."""
+
+LONGEST_LAG = 1 / 25
+"""Of the shorter trajectory: what comes later happens too seldom to have an error bar."""
+
+LAGS = 24
+
+WINDOW = 1 / 40
+"""Of the shorter trajectory, for spectra: enough windows for an error bar."""
+
+WINDOWS_PS = (0.2, 2.0)
+"""Shortest and longest window; resolutions of 10 and 1 THz."""
+
+COARSEST_FS = ((1.5, 4.0), (20.0, 7.0), (math.inf, 15.0))
+"""Up to which mass of the lightest atom (amu) frames may be how far apart (fs) if vibrations are to be seen: O-H stretches at
+110 THz, C=O and N≡N up to 71, oxides of heavier elements at 30."""
+
+
+def tolerances_of(settings: Sequence[str]) -> dict[str, Tolerance]:
+    """The default tolerances with some changed, each given as `kind=value`; raises `ConfigError` naming what may be given."""
+    found = dict(TOLERANCES)
+    for setting in settings:
+        kind, _, text = setting.partition("=")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if kind not in found or not 0 < value < math.inf:
+            raise ConfigError(
+                f"{setting!r} is no tolerance", where="--tolerance", fix=f"give kind=value; kinds are {', '.join(found)}"
+            )
+        # Who states a tolerance means it, down to nothing.
+        found[kind] = replace(found[kind], value=value, floor=0.0)
+    return found
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How MD compares with its reference."""
+
+    reference: Trajectory
+    md: Trajectory
+    comparisons: list[Comparison]
+    skipped: dict[str, str]
+    """What was not compared, and why."""
+    error_rate: float
+    """Of one or more wrong claims among all comparisons."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """Equivalent if every observable is; different if any is."""
+        found = {comparison.outcome for comparison in self.comparisons}
+        return next(o for o in (Outcome.DIFFERENT, Outcome.UNDECIDED, Outcome.EQUIVALENT) if o in found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe."""
+        return {
+            "outcome": self.outcome.value,
+            "error_rate": self.error_rate,
+            "reference": _about(self.reference),
+            "md": _about(self.md),
+            "observables": [comparison.to_dict() for comparison in self.comparisons],
+            "not_compared": self.skipped,
+        }
+
+
+def agree(
+    reference: Trajectory,
+    md: Trajectory,
+    *,
+    tolerances: Mapping[str, Tolerance] = TOLERANCES,
+    error_rate: float = ERROR_RATE,
+    seed: np.random.SeedSequence,
+) -> Agreement:
+    """Compare MD with its reference in every observable that both have.
+
+    Each of m observables is tested at `error_rate` / m (Bonferroni): the claims are then all right, with that error rate.
+    (Holm's steps would not do: of the two claims about each observable one is always true, so true hypotheses do not run
+    out.)
+
+    Raises
+    ------
+    DataError
+        If the trajectories are not of one system under the same conditions.
+    """
+    check_comparable(reference, md)
+    pairs, skipped = _observables(reference, md)
+    level = error_rate / len(pairs)
+    comparisons = [
+        compare(ours, theirs, tolerances[ours.kind], level=level, rng=np.random.default_rng(child))
+        for (ours, theirs), child in zip(pairs, seed.spawn(len(pairs)), strict=True)
+    ]
+    return Agreement(reference, md, comparisons, skipped, error_rate)
+
+
+Both = list[tuple[Observable, Observable]]
+
+
+def _observables(reference: Trajectory, md: Trajectory) -> tuple[Both, dict[str, str]]:
+    """What both have, of reference and MD; and what was left out, with the reason."""
+    skipped: dict[str, str] = {}
+    pairs = _structure(reference, md)
+    for name, measure in (("mean squared displacement, diffusion", _motion), ("vibrations", _vibrations)):
+        try:
+            pairs += measure(reference, md)
+        except InputError as reason:
+            skipped[name] = reason.what
+    for name, values in (("energy", "energies"), ("pressure", "stresses"), ("forces", "forces")):
+        without = [of for of, t in (("reference", reference), ("MD", md)) if getattr(t, values) is None]
+        if without:
+            skipped[name] = f"no {values} in the {' and the '.join(without)}"
+    pairs += _thermodynamics(reference, md)
+    return pairs, skipped
+
+
+def _structure(reference: Trajectory, md: Trajectory) -> Both:
+    ours, theirs = pair_functions(reference), pair_functions(md)
+    radii = {pair: radius for pair, g in ours.items() if (radius := first_minimum(g)) is not None}
+    local = {o.name: o for o in neighbourhood(md, radii)}
+    # Angles that the MD never has are compared with zero: then they are different.
+    near = [(o, local.get(o.name, o._replace(series=np.zeros_like(o.series)))) for o in neighbourhood(reference, radii)]
+    return [(ours[pair], theirs[pair]) for pair in ours] + near
+
+
+def _motion(reference: Trajectory, md: Trajectory) -> Both:
+    step = max(reference.interval_fs, md.interval_fs) / 1000.0
+    longest = int(LONGEST_LAG * min(reference.length_ps, md.length_ps) / step)
+    if longest < 3 or len(reference.numbers) < 2:
+        raise InputError(f"{LONGEST_LAG:.0%} of the shorter trajectory is less than three frames")
+    lags = step * np.unique(np.linspace(1, longest, LAGS).round())
+    ours, theirs = mean_squared_displacement(reference, lags), mean_squared_displacement(md, lags)
+    late = len(lags) // 2
+    found = [(ours[z], theirs[z]) for z in reference.species]
+    return found + [(_slope(a, late), _slope(b, late)) for a, b in found]
+
+
+def _slope(msd: Observable, start: int) -> Observable:
+    return diffusion(msd._replace(series=msd.series[:, start:], grid=msd.grid[start:]))
+
+
+def _vibrations(reference: Trajectory, md: Trajectory) -> Both:
+    lightest = float(atomic_masses[reference.species].min())
+    finest = next(fs for mass, fs in COARSEST_FS if lightest < mass)
+    coarsest = max(reference.interval_fs, md.interval_fs)
+    if coarsest > finest:
+        raise InputError(f"frames are {coarsest:g} fs apart; {finest:g} fs would show the vibrations")
+    shorter = min(reference.length_ps, md.length_ps)
+    window = min(max(WINDOW * shorter, WINDOWS_PS[0]), WINDOWS_PS[1])
+    grid = np.arange(0.25 / window, highest_frequency([reference, md]), 0.25 / window)
+    both = reference.velocities is not None and md.velocities is not None
+    ours, theirs = (vibrations(t, grid, window, from_velocities=both) for t in (reference, md))
+    return [(ours[z], theirs[z]) for z in reference.species]
+
+
+def _thermodynamics(reference: Trajectory, md: Trajectory) -> Both:
+    ours, theirs = ({o.name: o for o in (*thermodynamics(t), *force_sizes(t, like=reference))} for t in (reference, md))
+    return [(o, theirs[name]) for name, o in ours.items() if name in theirs]
+
+
+def _about(trajectory: Trajectory) -> dict[str, Any]:
+    return {
+        "file": trajectory.name,
+        "formula": trajectory.formula,
+        "frames": len(trajectory),
+        "interval_fs": trajectory.interval_fs,
+        "length_ps": trajectory.length_ps,
+        "temperature": trajectory.temperature,
+    }
