@@ -21,6 +21,9 @@ DRAWS = 5_000
 POWER = 0.8
 """Chance of a decision that the advice on how much more data is needed aims at."""
 
+CHEAP = 10.0
+"""More MD alone is asked for unless it must grow this many times more than if AIMD grew with it."""
+
 MOST_MORE = 100.0
 """Times the present length; advice ends here."""
 
@@ -161,7 +164,8 @@ def compare(reference: Observable, md: Observable, tolerance: Tolerance, *, leve
     (Dette, Möllenhoff, Volgushev and Bretz, J. Am. Stat. Assoc. 113, 711 (2018)). For a number, these are two one-sided
     tests (Schuirmann, J. Pharmacokinet. Biopharm. 15, 657 (1987)).
 
-    With fewer than `MIN_BLOCKS` blocks in either series, nothing is decided.
+    Noise that may be as large as the tolerance never passes for equivalence, not even where the measured difference happens to
+    be small. With fewer than `MIN_BLOCKS` blocks in either series, nothing is decided.
     """
     blocks = Blocks.of(reference.series), Blocks.of(md.series)
     means = reference.series.mean(axis=0), md.series.mean(axis=0)
@@ -174,14 +178,15 @@ def compare(reference: Observable, md: Observable, tolerance: Tolerance, *, leve
     outcome, need, noise = Outcome.UNDECIDED, found.need_for_blocks(blocks), math.nan
     if need is None:
         errors = blocks[0].resample(DRAWS, rng), blocks[1].resample(DRAWS, rng)
-        noise = float(np.abs(errors[1] - errors[0]).sum(axis=1).mean())
-        p_equivalent, p_different, signs = _p_values(difference, errors[1] - errors[0], limit)
-        if p_equivalent <= level:
+        sizes = np.abs(errors[1] - errors[0]).sum(axis=1)
+        noise, loudest = float(sizes.mean()), float(np.quantile(sizes, 1 - level))
+        p_equivalent, p_different = _p_values(difference, errors[1] - errors[0], limit)
+        if p_equivalent <= level and loudest < limit:
             outcome = Outcome.EQUIVALENT
         elif p_different <= level:
             outcome = Outcome.DIFFERENT
         else:
-            need = found.need_for_power(errors, signs)
+            need = found.need_for_power(errors, np.sign(difference), loudest / (noise or 1.0))
     curves = [
         Curve(mean, part.error(), length, len(part.means)) for mean, part, length in zip(means, blocks, lengths, strict=True)
     ]
@@ -218,21 +223,16 @@ def _unit(means: tuple[Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]], 
 
 def _p_values(
     difference: Float[np.ndarray, " bins"], errors: Float[np.ndarray, "draws bins"], limit: float
-) -> tuple[float, float, Float[np.ndarray, " bins"]]:
-    """p-values of both claims, and the signs of the bins along which they are judged.
-
-    A sum of absolute differences grows with noise. For the claim of a difference the resampled ones grow alike. For the claim
-    of equivalence they are not allowed to: signs are kept, so that noise as large as the tolerance never looks like
-    agreement, not even where the measured difference happens to be small.
-    """
+) -> tuple[float, float]:
+    """p-values of both claims; 1 for the one that the measured difference speaks against."""
     distance = float(np.abs(difference).sum())
     direction = difference / distance if distance > 0 else np.full(len(difference), 1.0 / len(difference))
-    signs = np.sign(direction)
+    resampled = np.abs(limit * direction + errors).sum(axis=1)
     # A hair's breadth, lest numbers without any scatter be decided by rounding.
     hair = 1e-9 * (limit + distance)
     if distance < limit:
-        return float(np.mean(limit + errors @ signs <= distance + hair)), 1.0, signs
-    return 1.0, float(np.mean(np.abs(limit * direction + errors).sum(axis=1) >= distance - hair)), signs
+        return float(np.mean(resampled <= distance + hair)), 1.0
+    return 1.0, float(np.mean(resampled >= distance - hair))
 
 
 class _Found(NamedTuple):
@@ -253,11 +253,14 @@ class _Found(NamedTuple):
                 return Need(max(MIN_BLOCKS * block - length, block), of)
         return None
 
-    def need_for_power(self, errors: Errors, signs: Float[np.ndarray, " bins"]) -> Need:
+    def need_for_power(self, errors: Errors, signs: Float[np.ndarray, " bins"], loudness: float) -> Need:
         """How much longer until the nearer claim would probably be made.
 
         The true difference is taken for what is measured less the noise, but for clearer than half or twice the tolerance:
-        how close it comes to the tolerance is what nobody knows yet. MD is cheap: it is asked for alone if that is enough.
+        how close it comes to the tolerance is what nobody knows yet. MD is cheap: it is asked for alone if not too
+        much of it is enough (`CHEAP`).
+
+        `loudness` is the largest noise to be reckoned with, in units of its mean.
         """
         # Of reference and MD: mean size of the noise, and its scatter along the difference.
         size = [float(np.abs(e).sum(axis=1).mean()) for e in errors]
@@ -270,15 +273,15 @@ class _Found(NamedTuple):
         def decides(reference: float, md: float) -> bool:
             noise = size[0] ** 2 / reference + size[1] ** 2 / md
             spread = math.sqrt(scatter[0] ** 2 / reference + scatter[1] ** 2 / md)
-            seen = math.sqrt(true**2 + noise)
-            return (self.limit - seen if alike else seen - math.sqrt(self.limit**2 + noise)) >= margin * spread
+            apart = abs(math.sqrt(true**2 + noise) - math.sqrt(self.limit**2 + noise))
+            return apart >= margin * spread and (not alike or loudness * math.sqrt(noise) < self.limit)
 
         times = np.geomspace(1.1, MOST_MORE, 100).tolist()
-        for more in times:
-            if decides(1.0, more):
-                return Need((more - 1) * self.lengths[1], "MD")
-        more = next((more for more in times if decides(more, more)), MOST_MORE)
-        return Need((more - 1) * self.lengths[0], "AIMD")
+        both = next((more for more in times if decides(more, more)), MOST_MORE)
+        alone = next((more for more in times if decides(1.0, more)), math.inf)
+        if alone <= CHEAP * both:
+            return Need((alone - 1) * self.lengths[1], "MD")
+        return Need((both - 1) * self.lengths[0], "AIMD")
 
 
 def _rounded(ps: float) -> str:

@@ -98,7 +98,7 @@ def first_minimum(pair_function: Observable) -> float | None:
     behind = smooth[peak:stop]
     low = np.flatnonzero(behind <= behind.min() + 0.02 * behind[0])
     end = next((k for k in range(len(low) - 1) if low[k + 1] > low[k] + 1), len(low) - 1)
-    if behind.min() > 0.9 * behind[0] or peak + low[end] == len(r) - 1:
+    if behind.min() > 0.9 * behind[0] or peak + low[0] >= len(r) - 2:
         return None
     return float(r[peak + (low[0] + low[end]) // 2])
 
