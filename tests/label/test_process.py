@@ -98,6 +98,8 @@ def test_background_children_end_with_the_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_nobody_survives_the_caller(tmp_path: Path, number: signal.Signals) -> None:
     call = (
+        # Shells start background jobs deaf to SIGINT, which children inherit.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "import sys; from pathlib import Path; from al_leignn.label.process import run_bounded; "
         f"run_bounded([sys.executable, '-c', {STUBBORN!r}, sys.argv[1]], Path(sys.argv[1]), 60)"
     )
