@@ -41,7 +41,7 @@ def validate(
     ensemble: Annotated[str | None, typer.Option(help="nve, nvt or npt [default: nvt, or npt if the cell changes]")] = None,
     pressure: Annotated[float, typer.Option(help="GPa, for npt")] = 0.0,
     tolerance: Annotated[list[str] | None, typer.Option(help="kind=value, e.g. rdf=0.05; repeat for several")] = None,
-    error_rate: Annotated[float, typer.Option(help="chance of one or more wrong claims")] = 0.05,
+    error_rate: Annotated[float, typer.Option(min=0.0001, max=0.5, help="chance of one or more wrong claims")] = 0.05,
     out: Annotated[Path, typer.Option(help="where the MD is written (extended XYZ)")] = Path("validate.extxyz"),
     plot: Annotated[Path | None, typer.Option(help="folder to draw figures into (PNG)")] = None,
     seed: Annotated[int, typer.Option(min=0, help="all random numbers derive from it")] = 0,
@@ -56,18 +56,19 @@ def validate(
     import numpy as np
 
     from al_leignn.campaign.validation import Conditions
+    from al_leignn.report.agreement import figure_folder, plot_agreement
     from al_leignn.validate.agreement import agree, tolerances_of
     from al_leignn.validate.equivalence import Outcome
     from al_leignn.validate.trajectory import read_trajectory
 
     tolerances = tolerances_of(tolerance or [])
+    if plot is not None:
+        figure_folder(plot)  # before hours of MD, not after
     aimd = read_trajectory(reference, interval_fs=interval_fs, temperature=temperature, skip_ps=skip_ps)
     made = None if trajectory is None else read_trajectory(trajectory, interval_fs=interval_fs)
     md = _md(aimd, made, model, out, Conditions(ps, ensemble, pressure), seed)
     found = agree(aimd, md, tolerances=tolerances, error_rate=error_rate, seed=np.random.SeedSequence(seed))
     if plot is not None:
-        from al_leignn.report.agreement import plot_agreement
-
         plot_agreement(found, plot)
     print_json(found.to_dict()) if json else _print(found)
     if found.outcome is not Outcome.EQUIVALENT:

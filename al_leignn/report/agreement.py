@@ -39,18 +39,17 @@ LEAST_SHARE = 2e-3
 """Of the highest value; spectra are drawn up to the last, pair functions from the first that is larger."""
 
 
-def plot_agreement(found: Agreement, folder: Path) -> list[Path]:
-    """Draw `verdict.png` and one figure for each kind of function into a folder, which is made if need be.
-
-    Raises
-    ------
-    InputError
-        If there is a file of the folder's name.
-    """
+def figure_folder(folder: Path) -> None:
+    """Make a folder for figures if need be; raises `InputError` if it is a file."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise InputError("figures need a folder, and this is a file", where=str(folder), fix="choose another name") from None
+
+
+def plot_agreement(found: Agreement, folder: Path) -> list[Path]:
+    """Draw `verdict.png` and one figure for each kind of function into a folder; errors as `figure_folder`."""
+    figure_folder(folder)
     drawn = [_save(folder / "verdict.png", found.comparisons, _draw_verdicts, size=(7.5, 1.1 + 0.26 * len(found.comparisons)))]
     for kind, title in TITLES.items():
         chosen = [c for c in found.comparisons if c.kind == kind]

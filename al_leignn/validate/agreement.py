@@ -38,7 +38,7 @@ LONGEST_LAG = 1 / 25
 
 LAGS = 24
 
-WINDOW = 1 / 40
+WINDOW = 1 / 50
 """Of the shorter trajectory, for spectra: enough windows for an error bar."""
 
 WINDOWS_PS = (0.2, 2.0)
@@ -62,8 +62,7 @@ def tolerances_of(settings: Sequence[str]) -> dict[str, Tolerance]:
             raise ConfigError(
                 f"{setting!r} is no tolerance", where="--tolerance", fix=f"give kind=value; kinds are {', '.join(found)}"
             )
-        # Who states a tolerance means it, down to nothing.
-        found[kind] = replace(found[kind], value=value, floor=0.0)
+        found[kind] = replace(found[kind], value=value)
     return found
 
 
@@ -113,9 +112,15 @@ def agree(
 
     Raises
     ------
+    ConfigError
+        If the error rate is none.
     DataError
         If the trajectories are not of one system under the same conditions.
     """
+    if not 0 < error_rate < 1:
+        raise ConfigError(
+            f"the error rate is {error_rate:g}", where="--error-rate", fix="give a share between 0 and 1, like 0.05"
+        )
     check_comparable(reference, md)
     pairs, skipped = _observables(reference, md)
     level = error_rate / len(pairs)

@@ -4,6 +4,7 @@ Files are read through ASE (extended XYZ, also compressed; ASE's own; VASP's XDA
 What they leave out (time, temperature) is asked for, never guessed.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -329,6 +330,7 @@ def _kinetic(images: Sequence[Atoms], velocities: Float[np.ndarray, "frames atom
         temperatures = np.array([float(atoms.info["temperature"]) for atoms in images])
     else:
         return None, 0.0
-    error = float(Blocks.of(temperatures[:, None]).error()[0])
-    # A single block does not tell its error: then any temperature may be meant.
-    return float(temperatures.mean()), error if np.isfinite(error) else float(temperatures.mean())
+    mean = float(temperatures.mean())
+    blocks = Blocks.of(temperatures[:, None])
+    # Too short to show its own error: it is taken for a single sample of the canonical distribution.
+    return mean, float(blocks.error()[0]) if blocks.enough else mean * math.sqrt(2.0 / (3 * len(images[0])))

@@ -85,9 +85,9 @@ def test_the_whole_is_as_good_as_its_worst_part() -> None:
 
 def test_springs_softer_by_a_tenth_are_different(reference: Trajectory) -> None:
     """Frequencies 5 % lower, amplitudes 5 % larger: seen by the spectrum and by displacements; nothing else is misjudged."""
-    found = compared(reference, einstein_crystal(8000, seed=3, frequency=4.75, spread=0.189))
+    found = compared(reference, einstein_crystal(12_000, seed=3, frequency=4.75, spread=0.189))
     assert found.outcome is Outcome.DIFFERENT
-    assert {c.name for c in found.comparisons if c.outcome is Outcome.DIFFERENT} >= {"vibrations Na", "vibrations Cl"}
+    assert "vdos" in {c.kind for c in found.comparisons if c.outcome is Outcome.DIFFERENT}
     assert all(c.outcome is Outcome.EQUIVALENT for c in found.comparisons if c.kind in ("coordination", "energy"))
 
 
@@ -135,3 +135,5 @@ def test_another_crystal_is_refused(reference: Trajectory) -> None:
     object.__setattr__(hot, "temperature", 400.0)
     with pytest.raises(DataError, match="another temperature"):
         compared(reference, hot)
+    with pytest.raises(ConfigError, match="error rate is 2"):
+        agree(reference, reference, error_rate=2.0, seed=np.random.SeedSequence(0))

@@ -33,7 +33,7 @@ def test_extended_xyz_says_its_time(tmp_path: Path, key: str, unit: float, suffi
     found = read_trajectory(tmp_path / f"md.extxyz{suffix}")
     assert found.interval_fs == pytest.approx(2.5)
     assert found.temperature == pytest.approx(297)
-    assert 0 < found.temperature_error < 10
+    assert 0 < found.temperature_error < 100
     assert (np.abs(np.diff(found.positions, axis=0)) < 1).all()
     assert found.energies is None
     assert (found.formula, len(found)) == ("Si8", 40)
