@@ -32,6 +32,9 @@ COLOURS = {Outcome.EQUIVALENT: "#009E73", Outcome.DIFFERENT: ORANGE, Outcome.UND
 PALE = "#d9d9d9"
 
 COLUMNS = 3
+FARTHEST = 6.0
+"""Differences of more tolerances are drawn as arrows at the edge."""
+
 BAND = 1.96
 """Standard errors on either side: 95 %."""
 
@@ -84,7 +87,9 @@ def _draw_verdicts(figure: "Figure", comparisons: Sequence[Comparison]) -> None:
         colour = COLOURS[c.outcome]
         if np.isfinite(c.noise):
             axes.barh(row, c.noise / c.tolerance, color=PALE, height=0.62)
-        axes.plot(c.difference / c.tolerance, row, "o", color=colour, ms=6, mec="white", mew=0.8, clip_on=False, zorder=3)
+        ratio = c.difference / c.tolerance
+        marker = "o" if ratio < FARTHEST else ">"
+        axes.plot(min(ratio, FARTHEST), row, marker, color=colour, ms=6, mec="white", mew=0.8, clip_on=False, zorder=3)
         axes.text(1.02, row, c.verdict, color=colour, va="center", transform=axes.get_yaxis_transform(), fontsize=8)
     axes.axvline(1.0, color="black", lw=1.0, ls="--")
     axes.text(1.0, -0.9, "tolerance", ha="center", va="bottom", fontsize=8)
@@ -92,7 +97,7 @@ def _draw_verdicts(figure: "Figure", comparisons: Sequence[Comparison]) -> None:
     axes.plot([], [], "o", color=GREY, ms=6, mec="white", label="measured")
     axes.set_yticks(range(len(comparisons)), [c.name for c in comparisons])
     highest = max([1.6, *(c.difference / c.tolerance for c in comparisons)])
-    axes.set(xlim=(0, min(1.08 * highest, 6.0)), ylim=(len(comparisons) - 0.4, -1.0), xlabel="difference / tolerance")
+    axes.set(xlim=(0, min(1.08 * highest, FARTHEST)), ylim=(len(comparisons) - 0.4, -1.0), xlabel="difference / tolerance")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1)
@@ -100,10 +105,10 @@ def _draw_verdicts(figure: "Figure", comparisons: Sequence[Comparison]) -> None:
 
 def _draw_curves(figure: "Figure", comparisons: Sequence[Comparison], title: str) -> None:
     columns = min(COLUMNS, len(comparisons))
-    panels = figure.subplots(-(-len(comparisons) // columns), columns, squeeze=False).flat
+    panels = figure.subplots(-(-len(comparisons) // columns), columns, squeeze=False).ravel()
     for axes, comparison in zip(panels, comparisons, strict=False):
         _draw_curve(axes, comparison)
-    for axes in list(panels)[len(comparisons) :]:
+    for axes in panels[len(comparisons) :]:
         axes.set_axis_off()
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=len(labels), loc="outside upper right")

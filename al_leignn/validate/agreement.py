@@ -27,7 +27,7 @@ TOLERANCES: dict[str, Tolerance] = {
     "density": Tolerance(Measure.RELATIVE, 0.01),
     "forces": Tolerance(Measure.OVERLAP, 0.03),
 }
-"""What does not matter by default, by kind of observable; docs/validation.md says why. Relative ones have a floor in the unit
+"""What does not matter by default, by kind of observable; docs/validation.md defines them. Relative ones have a floor in the unit
 of the observable (neighbours, Å^2, 1e-5 cm²/s); absolute ones are in eV/atom and GPa."""
 
 ERROR_RATE = 0.05
@@ -64,6 +64,10 @@ def tolerances_of(settings: Sequence[str]) -> dict[str, Tolerance]:
             )
         found[kind] = replace(found[kind], value=value)
     return found
+
+
+SPARSE = 0.005
+"""Pair functions with a lower mean over all distances than this (g, or h in 1/Å) rest on too few pairs to have a shape."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,12 @@ Both = list[tuple[Observable, Observable]]
 def _observables(reference: Trajectory, md: Trajectory) -> tuple[Both, dict[str, str]]:
     """What both have, of reference and MD; and what was left out, with the reason."""
     skipped: dict[str, str] = {}
-    pairs = _structure(reference, md)
+    pairs = []
+    for ours, theirs in _structure(reference, md):
+        if ours.kind == "rdf" and max(ours.series.mean(), theirs.series.mean()) < SPARSE:
+            skipped[ours.name] = "hardly ever so near to one another"
+        else:
+            pairs.append((ours, theirs))
     for name, measure in (("mean squared displacement, diffusion", _motion), ("vibrations", _vibrations)):
         try:
             pairs += measure(reference, md)

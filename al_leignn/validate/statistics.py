@@ -74,7 +74,7 @@ class Blocks:
     def of(cls, series: Float[np.ndarray, "samples bins"]) -> "Blocks":
         """Blocks as long as the autocorrelation of the series demands, at least one.
 
-        The inefficiency is taken one standard error too long (Sokal, eq. 3.19): where a short series understates it, blocks
+        The inefficiency is taken one standard error too long (Sokal, section 3): where a short series understates it, blocks
         would be too short and, worse, seem to be enough.
         Block means of an exponential autocorrelation scatter less than the mean of the whole would make them; by how much is
         known, and `inflation` makes it good.

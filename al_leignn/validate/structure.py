@@ -112,7 +112,8 @@ def shells(trajectory: Trajectory, *, cutoff: float = CUTOFF, samples: int = SAM
 def neighbourhood(trajectory: Trajectory, shells: dict[Pair, float], *, samples: int = SAMPLES) -> list[Observable]:
     """Coordination numbers and angular distributions within given first shells (Å).
 
-    The coordination number of A by B is the mean number of B within the shell of the pair. The angular distribution of A is
+    The coordination number of A by B is the mean number of B within the shell of the pair, A the rarer species (that of B by A
+    says the same). The angular distribution of A is
     that of the angles B-A-B' between the neighbours in its first shell, whatever their species, normalised to 1 over degrees;
     species that have no such angles in any frame are left out.
     """
@@ -121,19 +122,20 @@ def neighbourhood(trajectory: Trajectory, shells: dict[Pair, float], *, samples:
         return []
     edges = ANGLE_BIN * np.arange(round(180.0 / ANGLE_BIN) + 1)
     ordered = sorted({*shells, *(pair[::-1] for pair in shells)})
-    counts = {pair: np.zeros((len(chosen), 1)) for pair in ordered}
+    sizes = {z: int(np.sum(trajectory.numbers == z)) for z in trajectory.species}
+    counts = {(a, b): np.zeros((len(chosen), 1)) for a, b in ordered if (sizes[a], a) <= (sizes[b], b)}
     angles = {z: np.zeros((len(chosen), len(edges) - 1)) for z in sorted({a for a, _ in ordered})}
     reach = np.zeros((max(trajectory.species) + 1,) * 2)
     for (a, b), radius in shells.items():
         reach[a, b] = reach[b, a] = radius
-    innermost = {a: min(shells[_ascending(a, b)] for x, b in ordered if x == a) for a in angles}
+    innermost = {z: float(reach[z][reach[z] > 0].min()) for z in angles}
     for row, n in enumerate(chosen):
         centre, neighbour, vectors = neighbour_vectors(trajectory.frame(n), float(reach.max()))
         lengths = np.linalg.norm(vectors, axis=1)
         a, b = trajectory.numbers[centre], trajectory.numbers[neighbour]
         inside = lengths <= reach[a, b]
-        for pair in ordered:
-            counts[pair][row] = np.sum(inside & (a == pair[0]) & (b == pair[1])) / np.sum(trajectory.numbers == pair[0])
+        for pair, values in counts.items():
+            values[row] = np.sum(inside & (a == pair[0]) & (b == pair[1])) / sizes[pair[0]]
         for z, smallest in innermost.items():
             mine = inside & (a == z) & (reach[a, b] <= INNERMOST * smallest)
             angles[z][row] = np.histogram(_angles(centre[mine], vectors[mine] / lengths[mine, None]), edges)[0]
@@ -183,10 +185,6 @@ def _pairs(trajectory: Trajectory) -> list[Pair]:
 def _ordered_pairs(trajectory: Trajectory, pair: Pair) -> int:
     a, b = (int(np.sum(trajectory.numbers == z)) for z in pair)
     return a * (b - (pair[0] == pair[1]))
-
-
-def _ascending(a: int, b: int) -> Pair:
-    return (a, b) if a <= b else (b, a)
 
 
 def _names(pair: Pair) -> str:
