@@ -15,8 +15,10 @@ from torch import Tensor
 from al_leignn.model.graph import Edges, Graph
 from al_leignn.model.layers import envelope
 
-REACH = 0.7
-"""Core radii are this share of the sum of the covalent radii, or less where a potential was trained on shorter distances."""
+REACH = 0.75
+"""Core radii are this share of the sum of the covalent radii, or less where a potential was trained on shorter distances.
+
+No bond is shorter at rest (N₂: 0.77), and where one is compressed by a tenth the core adds less than 0.1 eV."""
 
 _COULOMB = 14.399645
 """e²/(4 pi epsilon_0), eV Å."""
