@@ -1,14 +1,17 @@
 """One member and MACE 64x0e trained on the same frames at the same time, one core each: who is how accurate when?
 
-    python benchmarks/beside_mace.py [SET] [--frames N] [--minutes 30]
+    python benchmarks/beside_mace.py [SET ...] [--frames N ...] [--minutes M] [--json FILE]
 
-MACE (2 layers, max_ell 3, correlation 3, 8 Bessel functions, cutoff 5 Å, float32, batches of 4 frames, its own defaults
-otherwise) trains for the given time; its learning rate falls by a factor of 100 over it, because a fit that is stopped at its
-peak rate would be judged below its worth. Both are judged on the same test frames. MACE must have validation frames: a
-tenth of the trajectory blocks, which cost it some training frames.
+The member has its default fit. MACE (2 layers, max_ell 3, correlation 3, 8 Bessel functions, cutoff 5 Å, float32, batches of 4
+frames, its own defaults otherwise) trains for M minutes, or without --minutes for as long as the member; its learning rate falls
+by a factor of 100 over that time, because a fit that is stopped at its peak rate would be judged below its worth. Both are judged
+on the same test frames. MACE must have validation frames: a tenth of the trajectory blocks, which cost it some training frames.
+
+Several SETs and several N give learning curves (N frames drawn at random; one drawing).
 """
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -37,6 +40,9 @@ from al_leignn.validate.metrics import errors
 PEAK, FALL = 0.01, 100.0
 """MACE's default learning rate, and how far it falls."""
 
+TRIAL_STEPS = 60
+"""Steps by which the time of the member's fit is judged beforehand."""
+
 
 def write(path: Path, frames: list[LabelledFrame]) -> None:
     images = []
@@ -64,54 +70,90 @@ def train_mace(folder: Path, e0s: dict[int, float], epochs: int) -> None:
         subprocess.run(command, cwd=folder, env=environment, check=True, stdout=log, stderr=subprocess.STDOUT)
 
 
-def seconds_of_epoch(folder: Path) -> float:
-    """By the log of a training of one epoch."""
+def seconds_between(folder: Path, first: str, last: str) -> float:
+    """Between the log's first line with the one text and its last line with the other."""
     lines = (folder / "log.txt").read_text().splitlines()
-    begin, end = (
-        datetime.fromisoformat(" ".join(next(line for line in lines if text in line).split()[:2]))
-        for text in ("Started training", "Epoch 0:")
+    begin = next(line for line in lines if first in line)
+    end = next(line for line in reversed(lines) if last in line)
+    begin_at, end_at = (datetime.fromisoformat(" ".join(line.split()[:2])) for line in (begin, end))
+    return (end_at - begin_at).total_seconds()
+
+
+def mace_errors(folder: Path) -> tuple[float, float]:
+    """Test errors of the averaged weights by MACE's own table, meV/atom and meV/Å."""
+    rows = re.findall(r"^\W*Default_Default\s*\|\s*([\d.]+)\s*\|\s*([\d.]+)", (folder / "log.txt").read_text(), re.MULTILINE)
+    return float(rows[-1][0]), float(rows[-1][1])
+
+
+def fit(frames: list[LabelledFrame], e0s: dict[int, float], out: Path, steps: int) -> float:
+    """Fit one member; seconds it took."""
+    start, seed = time.perf_counter(), np.random.SeedSequence(0)
+    fit_member(frames, ModelConfig(), TrainConfig(), member=0, seed=seed, e0s=e0s, start=None, out=out, steps=steps)
+    return time.perf_counter() - start
+
+
+def compare(name: str, n_frames: int | None, minutes: float | None) -> dict[str, Any]:
+    """Train both; what came of it."""
+    frames, test = split(name, n_frames)
+    training, holdout = leave_out(frames, share=0.1, member=0)
+    e0s, steps = fit_e0s(frames), planned_steps(TrainConfig(), [len(f.frame.atoms) for f in frames], warm=False)
+    with tempfile.TemporaryDirectory() as temporary:
+        trial, folder = Path(temporary) / "trial", Path(temporary) / "whole"
+        for place in (trial, folder):
+            place.mkdir()
+            for file, part in (("train", training), ("valid", holdout), ("test", test if place is folder else test[:4])):
+                write(place / f"{file}.xyz", part)
+        beside = threading.Thread(target=train_mace, args=(trial, e0s, 2))
+        beside.start()
+        ours = fit(frames, e0s, folder / "trial.safetensors", TRIAL_STEPS) * steps / TRIAL_STEPS
+        beside.join()
+        seconds = ours if minutes is None else 60 * minutes
+        epochs = max(2, round(seconds / (seconds_between(trial, "Started training", "Epoch 1:") / 2)))
+
+        beside = threading.Thread(target=train_mace, args=(folder, e0s, epochs))
+        beside.start()
+        ours = fit(frames, e0s, folder / "member.safetensors", steps)
+        predictions = Committee.load([folder / "member.safetensors"]).predict([item.frame.atoms for item in test])
+        found = errors([p.mean() for p in predictions], [i.labels for i in test], [i.frame.atoms.numbers for i in test])
+        beside.join()
+        energy, force = mace_errors(folder)
+        theirs = seconds_between(folder, "Started training", f"Epoch {epochs - 1}:")
+    return {
+        "system": name, "train": len(frames), "test": len(test), "seconds": ours, "energy_mae": found.energy_mae * 1e3,
+        "force_mae": found.force_mae * 1e3, "mace_seconds": theirs, "mace_epochs": epochs, "mace_energy_mae": energy,
+        "mace_force_mae": force,
+    }  # fmt: skip
+
+
+def row(result: dict[str, Any]) -> str:
+    return (
+        "| {system} | {train} | {seconds:.0f} | {energy_mae:.3g} | {force_mae:.3g} "
+        "| {mace_seconds:.0f} ({mace_epochs}) | {mace_energy_mae:.3g} | {mace_force_mae:.3g} |".format(**result)
     )
-    return (end - begin).total_seconds()
+
+
+HEAD = (
+    "| system | frames | one member: s | meV/atom | meV/Å | MACE 64x0e: s (epochs) | meV/atom | meV/Å |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- |"
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("system", nargs="?", choices=list(SYSTEMS), default="mlearn_si")
-    parser.add_argument("--frames", type=int)
-    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("systems", nargs="*", choices=list(SYSTEMS), default=["mlearn_si"])
+    parser.add_argument("--frames", type=int, nargs="+", help="[default: all training frames]")
+    parser.add_argument("--minutes", type=float, help="of MACE [default: as long as the member]")
+    parser.add_argument("--json", type=Path, help="one line for each pair of fits is added to this file")
     given = parser.parse_args()
     use_one_thread()
-    frames, test = split(given.system, given.frames)
-    training, holdout = leave_out(frames, share=0.1, member=0)
-    e0s = fit_e0s(frames)
-    with tempfile.TemporaryDirectory() as name:
-        trial, folder = Path(name) / "trial", Path(name) / "whole"
-        for place in (trial, folder):
-            place.mkdir()
-            for file, part in (("train", training), ("valid", holdout), ("test", test)):
-                write(place / f"{file}.xyz", part)
-        train_mace(trial, e0s, 1)
-        epochs = max(2, round(60 * given.minutes / seconds_of_epoch(trial)))
-        start, took = time.perf_counter(), [0.0]
-
-        def mace() -> None:
-            train_mace(folder, e0s, epochs)
-            took[0] = time.perf_counter() - start
-
-        beside = threading.Thread(target=mace)
-        beside.start()
-        train, out = TrainConfig(), folder / "member.safetensors"
-        seed, steps = np.random.SeedSequence(0), planned_steps(train, [len(f.frame.atoms) for f in frames], warm=False)
-        fit_member(frames, ModelConfig(), train, member=0, seed=seed, e0s=e0s, start=None, out=out, steps=steps)
-        ours = time.perf_counter() - start
-        predictions = Committee.load([out]).predict([item.frame.atoms for item in test])
-        found = errors([p.mean() for p in predictions], [i.labels for i in test], [i.frame.atoms.numbers for i in test])
-        beside.join()
-        log = (folder / "log.txt").read_text()
-    print(f"{given.system}: {len(frames)} frames, {len(test)} for testing")
-    print(f"LEIGNN: {ours:.0f} s; {found.energy_mae * 1e3:.2f} meV/atom, {found.force_mae * 1e3:.1f} meV/Å")
-    print(f"MACE 64x0e: {took[0]:.0f} s, {epochs} epochs; its own table (MAE, meV/atom, meV/Å):")
-    print("\n".join(re.findall(r"^.*\|.*$", log, flags=re.MULTILINE)[-8:]))
+    print(HEAD, flush=True)
+    for name in given.systems:
+        for n_frames in given.frames or [None]:
+            result = compare(name, n_frames, given.minutes)
+            print(row(result), flush=True)
+            if given.json:
+                with given.json.open("a") as file:
+                    file.write(json.dumps(result) + "\n")
 
 
 if __name__ == "__main__":
