@@ -12,7 +12,7 @@ from al_leignn.campaign.layout import FRAMES, SAMPLES
 from al_leignn.core import Frame, Purpose, Stage, StageRequest, Verdict
 from al_leignn.dataset import FILES
 from al_leignn.errors import InputError
-from al_leignn.select.budget import Fate
+from al_leignn.select.fate import Fate
 from al_leignn.store import read_frame, read_labelled
 
 MEANING = {

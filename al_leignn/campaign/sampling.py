@@ -11,7 +11,8 @@ from al_leignn.campaign.layout import FRAMES, POOL, SAMPLES, SELECTED
 from al_leignn.campaign.state import explore_items
 from al_leignn.campaign.structures import read_starts
 from al_leignn.core import Frame, Stage
-from al_leignn.select.budget import Selection, select_frames, select_seeds
+from al_leignn.select.budget import select_frames, select_seeds
+from al_leignn.select.fate import Selection
 from al_leignn.store import read_frames, write_frames
 
 

@@ -5,10 +5,7 @@ are made in an order fixed by walker, step and identity: shuffling the pool shuf
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from jaxtyping import Float
@@ -18,7 +15,9 @@ from al_leignn.config import SelectConfig
 from al_leignn.core import Frame, Verdict
 from al_leignn.select.classify import classify
 from al_leignn.select.diversity import descriptors, farthest_points
+from al_leignn.select.fate import NOVEL, TRAINED, Fate, Selection
 from al_leignn.select.geometry import is_unphysical
+from al_leignn.select.novelty import novelty
 
 SPACING_STEPS = 50
 """Frames of one walker nearer in time than this many MD steps count as one: about half a lattice vibration, since the
@@ -28,74 +27,21 @@ SPACING_SHARE = 0.125
 """Walkers shorter than 400 steps use this share of their length instead: after an early stop, similar frames beat none."""
 
 NOVELTY_SHARE = 0.25
-"""At least this share of the training budget is labelled even where the committee is content (guard against
-overconfidence): the accurate frames least like any training frame."""
+"""This share of the training budget is a guard against overconfidence: so much of it goes to frames that are novel although
+the committee is content, and so much is spent even where nothing is novel, on the accurate frames that are most so."""
+
+NEAR, FAR = 0.01, 10.0
+"""Limits of the novelty that weighs accurate frames against one another; of an element never seen it is infinite."""
 
 SEED_FRESH_SHARE = 0.18
 SEED_FRESH_LEAST = 4
 """Seeds held back to measure the first committee: the larger of the two, but never more than a third."""
 
-
-class Fate(StrEnum):
-    """What became of a frame of the pool."""
-
-    TRAIN = "train"
-    RESCUED = "train, failed"
-    """Failed but sane, labelled for training because there were too few candidates."""
-    NOVEL = "train, novel"
-    """Accurate, labelled for training because it is unlike the training set."""
-    FRESH = "fresh"
-    SURPLUS = "surplus"
-    """Worth a label, but the budget was spent on others."""
-    CORRELATED = "correlated"
-    """Candidate too close in time to a chosen frame of its walker."""
-    ACCURATE = "accurate"
-    FAILED = "failed"
-    UNPHYSICAL = "unphysical"
-    DUPLICATE = "duplicate"
-    KNOWN = "already labelled"
-    UNPREDICTED = "no finite prediction"
-
-
-_TRAINED = (Fate.TRAIN, Fate.RESCUED, Fate.NOVEL)
 _OF_VERDICT = {
     Verdict.ACCURATE: Fate.ACCURATE,
     Verdict.CANDIDATE: Fate.SURPLUS,
     Verdict.FAILED: Fate.FAILED,
 }
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The answer for one pool, frame by frame in the order of the pool."""
-
-    fates: tuple[Fate, ...]
-    verdicts: tuple[Verdict, ...] = ()
-    """Empty for seeds, which no committee has seen."""
-    trust_lo: float | None = None
-    trust_hi: float | None = None
-
-    @property
-    def train(self) -> list[int]:
-        """Indices of the frames to label for training."""
-        return [i for i, fate in enumerate(self.fates) if fate in _TRAINED]
-
-    @property
-    def fresh(self) -> list[int]:
-        """Indices of the frames to label for measuring the error; a random sample of the sane frames."""
-        return [i for i, fate in enumerate(self.fates) if fate is Fate.FRESH]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Frames per fate, all fates listed; the sum is the size of the pool."""
-        found = Counter(self.fates)
-        return {str(fate): found[fate] for fate in Fate}
-
-    @property
-    def verdict_counts(self) -> dict[str, int]:
-        """Frames per verdict, before any filter; for an iteration with a committee the sum is the size of the pool."""
-        found = Counter(self.verdicts)
-        return {str(verdict): found[verdict] for verdict in Verdict}
 
 
 def select_frames(
@@ -114,10 +60,11 @@ def select_frames(
 
     Frames without a finite prediction, with unphysical geometry, seen twice or already labelled are out. From the rest,
     failed ones included, the control arm is drawn at random (`draw_fresh`). Training frames are candidates thinned in
-    time, then farthest-point selection from the training set weighted by deviation. The budget is a ceiling: where
-    candidates run short, the first failed frame of each walker is added; where there are none at all, the failed
-    frames that deviate least, so that an early committee whose walkers all go astray still learns. `NOVELTY_SHARE`
-    guards the opposite end, and identical members (deviations of zero) give the whole budget to novelty.
+    time, then farthest-point selection from the training set weighted by deviation over expected cost. The budget is a
+    ceiling: where candidates run short, the first failed frame of each walker is added; where there are none at all, the
+    failed frames that deviate least, so that an early committee whose walkers all go astray still learns. Frames that are
+    novel although the committee is content take up to `NOVELTY_SHARE` of the budget first, and identical members
+    (deviations of zero) give all of it to novelty.
 
     Parameters
     ----------
@@ -135,12 +82,13 @@ def select_frames(
     verdicts = classify(max_deviations, lo, hi)
     pool = _Pool(frames, max_deviations, [_OF_VERDICT[v] for v in verdicts], training)
     usable = pool.screen(config.min_distance_factor, known_uids)
+    pool.novelty[usable] = novelty([frames[i] for i in usable], training)
 
     total = min(max(budget_left, 0), config.fresh + config.budget)
     n_fresh = round(total * config.fresh / (config.fresh + config.budget))
     pool.take(draw_fresh(frames, usable, min(n_fresh, len(usable) // 3), rng), Fate.FRESH)
-    pool.fill_training(total - n_fresh)
-    return Selection(tuple(pool.fates), tuple(verdicts), lo, hi)
+    pool.fill_training(total - n_fresh, config.cost_exponent)
+    return Selection(tuple(pool.fates), tuple(verdicts), lo, hi, pool.novelty)
 
 
 def draw_fresh(frames: Sequence[Frame], usable: Sequence[int], k: int, rng: np.random.Generator) -> list[int]:
@@ -171,6 +119,7 @@ class _Pool:
         self.deviations = deviations
         self.fates = fates
         self.training = training
+        self.novelty = np.full(len(frames), np.nan)
         self.usable: list[int] = []
 
     def screen(self, min_distance_factor: float, known_uids: Set[str]) -> list[int]:
@@ -199,30 +148,45 @@ class _Pool:
         for i in indices:
             self.fates[i] = fate
 
-    def fill_training(self, budget: int) -> None:
+    def fill_training(self, budget: int, cost_exponent: float) -> None:
+        """Divide `budget` among candidates, failed frames and frames that only novelty asks for."""
+        guard = math.ceil(NOVELTY_SHARE * budget)
+        quiet = self._open(Fate.ACCURATE)
+        contested = self._thin(sorted((i for i in quiet if self.novelty[i] >= NOVEL), key=lambda i: -self.novelty[i]))
+        reserved = min(len(contested), guard)
+
         candidates = self._open(Fate.SURPLUS)
         spread = self._thin(sorted(candidates, key=lambda i: -self.deviations[i]))
         self.take(candidates, Fate.CORRELATED)
         self.take(spread, Fate.SURPLUS)
-        self.take(self._most_different(spread, self.deviations[spread], budget), Fate.TRAIN)
+        worth = self.deviations[spread] / self._expected_cost(spread, cost_exponent)
+        self.take(self._most_different(spread, worth, budget - reserved), Fate.TRAIN)
+        self._rescue(budget - reserved - self._trained, first_of_walker=bool(candidates))
 
+        blind = all(self.deviations[i] < FORCE_FLOOR for i in self.usable)
+        wanted = budget if blind else max(guard, min(self._trained + reserved, budget))
+        quiet = self._thin(sorted(quiet, key=lambda i: -self.novelty[i]))
+        weights = np.clip(self.novelty[quiet], NEAR, FAR)
+        self.take(self._most_different(quiet, weights, wanted - self._trained), Fate.NOVEL)
+
+    def _rescue(self, k: int, *, first_of_walker: bool) -> None:
+        """Train on up to k failed frames: the first of each walker, or those that deviate least."""
         failed = self._open(Fate.FAILED)
-        if candidates:
+        if first_of_walker:
             first = {self.frames[i].origin.block: i for i in reversed(failed)}
             failed = [i for i in failed if first[self.frames[i].origin.block] == i]
         else:
             failed = sorted(failed, key=lambda i: self.deviations[i])
-        self.take(self._thin(failed)[: budget - self._trained], Fate.RESCUED)
+        self.take(self._thin(failed)[: max(k, 0)], Fate.RESCUED)
 
-        blind = all(self.deviations[i] < FORCE_FLOOR for i in self.usable)
-        wanted = budget if blind else math.ceil(NOVELTY_SHARE * budget)
-        if self._trained < wanted:
-            quiet = self._thin(self._open(Fate.ACCURATE))
-            self.take(self._most_different(quiet, np.ones(len(quiet)), wanted - self._trained), Fate.NOVEL)
+    def _expected_cost(self, indices: Sequence[int], exponent: float) -> Float[np.ndarray, " n"]:
+        """Cost of a label relative to the others', over the forces that it gives."""
+        atoms = np.array([len(self.frames[i].atoms) for i in indices], dtype=float)
+        return (atoms / atoms.mean()) ** exponent if len(atoms) else atoms
 
     @property
     def _trained(self) -> int:
-        return sum(fate in _TRAINED for fate in self.fates)
+        return sum(fate in TRAINED for fate in self.fates)
 
     def _open(self, fate: Fate) -> list[int]:
         return [i for i in self.usable if self.fates[i] is fate]
@@ -234,7 +198,7 @@ class _Pool:
         for i in self.usable:
             origin = self.frames[i].origin
             steps.setdefault(origin.block, []).append(origin.step)
-            if self.fates[i] is Fate.FRESH or self.fates[i] in _TRAINED:
+            if self.fates[i] is Fate.FRESH or self.fates[i] in TRAINED:
                 taken.setdefault(origin.block, []).append(origin.step)
         kept = []
         for i in ranked:
@@ -252,7 +216,7 @@ class _Pool:
         if len(indices) <= k:
             return list(indices)
         offered = [self.frames[i] for i in indices]
-        known = [*self.training, *(self.frames[i] for i in self.usable if self.fates[i] in _TRAINED)]
+        known = [*self.training, *(self.frames[i] for i in self.usable if self.fates[i] in TRAINED)]
         species = sorted({int(z) for frame in (*offered, *known) for z in frame.atoms.numbers})
         chosen = farthest_points(descriptors(offered, species), descriptors(known, species), weights, k)
         return [indices[c] for c in chosen]

@@ -50,17 +50,30 @@ def descriptors(frames: Sequence[Frame], species: Sequence[int]) -> Float[np.nda
     return np.array([_describe(frame, known) for frame in frames]).reshape(len(frames), 2 * len(known) ** 2 * len(CENTRES) + 1)
 
 
-def _describe(frame: Frame, species: list[int]) -> Float[np.ndarray, " d"]:
+def environments(frame: Frame, species: Sequence[int]) -> Float[np.ndarray, "n_atoms d"]:
+    """One vector per atom: its soft-shell counts ``g_b(c)`` of neighbours of every species b (see `descriptors`).
+
+    Parameters
+    ----------
+    species
+        Atomic numbers to describe, ascending; all that occur in the frame are among them.
+    """
     atoms = frame.atoms
     i, j, r = neighbours(atoms, CUTOFF)
     shells = np.exp(-0.5 * ((r[:, None] - CENTRES) / WIDTH) ** 2) * (0.5 + 0.5 * np.cos(np.pi * r / CUTOFF))[:, None]
     density = np.zeros((len(atoms), len(species), len(CENTRES)))
     np.add.at(density, (i, np.searchsorted(species, atoms.numbers)[j]), shells)
+    return density.reshape(len(atoms), len(species) * len(CENTRES))
+
+
+def _describe(frame: Frame, species: list[int]) -> Float[np.ndarray, " d"]:
+    atoms = frame.atoms
+    found = environments(frame, species)
     parts = []
     for a in species:
-        of_species = density[atoms.numbers == a].reshape(-1, len(species) * len(CENTRES))
+        of_species = found[atoms.numbers == a]
         if len(of_species) == 0:
-            of_species = np.zeros((1, of_species.shape[1]))
+            of_species = np.zeros((1, found.shape[1]))
         parts += [of_species.mean(axis=0), of_species.std(axis=0)]
     volume = atoms.cell.volume if atoms.cell.rank == 3 else 0.0
     return np.concatenate([*parts, [np.cbrt(volume / len(atoms))]])

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from al_leignn.config import SelectConfig
 from al_leignn.core import Frame, Origin
-from al_leignn.select.budget import Fate, Selection, draw_fresh, select_frames, select_seeds
+from al_leignn.select.budget import draw_fresh, select_frames, select_seeds
+from al_leignn.select.fate import Fate, Selection
 
 LO, HI = 0.1, 0.5
 
