@@ -136,6 +136,16 @@ class SelectConfig(Section):
     min_distance_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.6, description="frames with two atoms closer than this share of the sum of their covalent radii are not labelled"
     )
+    force_scale: Positive | None = Field(
+        None,
+        description="relative criterion: deviations and errors of an atom with mean force F are divided by 1 + F / force_scale, "
+        "eV/Å; absent: large forces are judged like small ones",
+    )
+    cost_exponent: Annotated[float, Field(ge=0, le=3)] = Field(
+        1.0,
+        description="how the cost of a label grows with the number of atoms, beyond the forces that it gives, where frames of "
+        "several sizes compete; 0: all labels cost the same",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> "SelectConfig":
