@@ -11,6 +11,7 @@ allow, one element: select the errors and deviations, then call `calibrate`.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -198,6 +199,12 @@ def coverage(calibration: Calibration, errors: Float[np.ndarray, " n"], deviatio
     # An empty calibration promised nothing.
     drift = rank > 0 and bool(betabinom.cdf(covered, n, rank, calibration.n + 1 - rank) < ALARM)
     return Coverage(covered=covered, n=n, low=low, high=high, drift=drift)
+
+
+def error_bound(calibration: Calibration | None, deviations: Sequence[float]) -> Float[np.ndarray, " n"]:
+    """A bound on the worst atom's force error for each deviation, eV/Å; cautious where the calibration is missing or odd."""
+    factor = PRIOR_FACTOR if calibration is None else max(calibration.factor, PRIOR_FACTOR)
+    return np.asarray(min(factor, FACTOR_LIMITS[1]) * np.maximum(np.asarray(deviations, dtype=float), FORCE_FLOOR))
 
 
 def trust_levels(calibration: Calibration | None, config: SelectConfig, target_force_error: float) -> tuple[float, float]:

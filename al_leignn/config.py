@@ -109,7 +109,14 @@ class ExploreConfig(Section):
     batch: Count = Field(4, description="walkers run together in one job")
     steps: Count = Field(1000, description="MD steps of each walker and iteration")
     timestep_fs: Annotated[float, Field(gt=0, le=10)] = Field(1.0, description="time step, fs")
-    friction_per_ps: Positive = Field(5.0, description="Langevin friction, 1/ps")
+    thermostat: Literal["langevin", "csvr"] = Field(
+        "langevin",
+        description="langevin: friction and noise on every atom; csvr: stochastic velocity rescaling, which hardly disturbs the motion",
+    )
+    friction_per_ps: Positive = Field(5.0, description="friction of the thermostat, 1/ps; it renews energies at twice this rate")
+    cell: Literal["isotropic", "anisotropic", "full"] = Field(
+        "isotropic", description="how npt changes the cell: its volume, its lengths along x, y and z, or lengths and angles"
+    )
     stride: Count = Field(10, description="steps between frames that are looked at and may enter the pool")
     driver: Literal["mean", "member"] = Field(
         "member", description="mean: all members push; member: one member drives and the others look at every stride-th frame"
@@ -117,6 +124,19 @@ class ExploreConfig(Section):
     supercell: tuple[Count, Count, Count] = Field(
         (1, 1, 1), description="repetition of the structures for exploration and labelling"
     )
+    bias_ev: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="energy by which walkers are drawn to where members disagree, eV per walker at most; 0: none"
+    )
+    bias_width_ev: Positive = Field(
+        0.02,
+        description="standard deviation of the energy over members, per square root of the atoms, that the bias grows up to, eV",
+    )
+
+    @model_validator(mode="after")
+    def _bias_asks_everyone(self) -> "ExploreConfig":
+        if self.bias_ev and (self.driver != "mean" or self.ensemble == "nve"):
+            raise ValueError('bias_ev needs driver = "mean", since all members are asked at every step, and a thermostat')
+        return self
 
 
 class SelectConfig(Section):
@@ -217,6 +237,25 @@ class ExternalConfig(Section):
 Labeller = Annotated[GpawConfig | AseConfig | ExternalConfig, Field(discriminator="type")]
 
 
+class CheckConfig(Section):
+    """What a label must pass before it may enter the data set."""
+
+    max_force: Positive = Field(100.0, description="labels with a larger force component are rejected, eV/Å")
+    residual_factor: Positive = Field(
+        3.0,
+        description="labels farther from the committee than this many times its calibrated bound are computed once more, with "
+        "tighter settings, and compared",
+    )
+    repeat_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.03,
+        description="share of the labels, drawn at random, that an inverted, shifted and reordered structure must confirm",
+    )
+    max_refused: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.6,
+        description="share of an iteration's labels that may be refused (rejected or quarantined) before the campaign stops and says why",
+    )
+
+
 class ConvergeConfig(Section):
     """When to stop."""
 
@@ -250,6 +289,7 @@ class CampaignConfig(Section):
     )
     label_store: str = Field("labels", description="folder of the label store; campaigns may share one")
     labeller: Labeller
+    checks: CheckConfig = Field(default_factory=lambda: CheckConfig())
     model: ModelConfig = Field(default_factory=lambda: ModelConfig())
     train: TrainConfig = Field(default_factory=lambda: TrainConfig())
     seeds: SeedConfig = Field(default_factory=lambda: SeedConfig())

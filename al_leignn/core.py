@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from al_leignn.errors import StructureError
 
@@ -52,6 +52,57 @@ class Purpose(StrEnum):
 
     TRAIN = "train"
     FRESH = "fresh"
+
+
+class LabelVerdict(StrEnum):
+    """What became of a label that was asked for; every one has exactly one, so counts always sum."""
+
+    ACCEPTED = "accepted"
+    QUARANTINED = "quarantined"
+    """A complete label that something speaks against: kept out of the data set until a person releases it."""
+    REJECTED = "rejected"
+
+
+class Reason(StrEnum):
+    """Why a label is not accepted."""
+
+    GEOMETRY = "geometry"
+    UNCONVERGED = "unconverged"
+    CRASHED = "crashed"
+    TIMEOUT = "timeout"
+    NO_OUTPUT = "no output"
+    BAD_OUTPUT = "bad output"
+    """Cut off, garbled, or of the wrong shape."""
+    INCOMPLETE = "incomplete output"
+    """Whole, but without energy or forces."""
+    NOT_FINITE = "not finite"
+    WRONG_ATOMS = "wrong atoms"
+    """Other species, or the same in another order."""
+    WRONG_CELL = "wrong cell"
+    WRONG_LEVEL = "wrong level of theory"
+    OTHER_FRAME = "other frame"
+    """Atoms stand elsewhere: a stale or mistaken file."""
+    FORCES = "forces"
+    """A force above the cap."""
+    BUDGET = "budget"
+    """Not paid for: it would have exceeded the core-hours of the campaign."""
+    NET_FORCE = "net force"
+    UNITS = "wrong units"
+    ENERGY = "energy"
+    """Does not follow from the energies and forces of its neighbours, or from the committee."""
+    IRREPRODUCIBLE = "irreproducible"
+    """Far from the committee, and another value with tighter settings."""
+    ASYMMETRIC = "asymmetric"
+    """Another value for an equivalent structure."""
+    DUPLICATE = "duplicated result"
+    """The very numbers of another structure."""
+
+    @property
+    def verdict(self) -> LabelVerdict:
+        return LabelVerdict.QUARANTINED if self in _DOUBTS else LabelVerdict.REJECTED
+
+
+_DOUBTS = frozenset({Reason.NET_FORCE, Reason.UNITS, Reason.ENERGY, Reason.IRREPRODUCIBLE, Reason.ASYMMETRIC, Reason.DUPLICATE})
 
 
 class DecisionKind(StrEnum):
@@ -118,7 +169,7 @@ class Frame:
 
 
 def structure_digest(atoms: Atoms) -> str:
-    """SHA-256 (hex) of species, periodicity, cell and positions on the 1e-6 Å grid."""
+    """SHA-256 (hex) of species, periodicity, cell and positions on the 1e-6 Å grid, in the order of the atoms."""
     h = hashlib.sha256()
     scale = 10**DECIMALS
     h.update(np.asarray(atoms.numbers, dtype="<i4").tobytes())
@@ -126,6 +177,17 @@ def structure_digest(atoms: Atoms) -> str:
     h.update(np.rint(np.asarray(atoms.cell) * scale).astype("<i8").tobytes())
     h.update(np.rint(atoms.positions * scale).astype("<i8").tobytes())
     return h.hexdigest()
+
+
+def structure_key(atoms: Atoms) -> str:
+    """As `structure_digest`, whatever the order of the atoms: what labels are found by."""
+    return structure_digest(atoms[canonical_order(atoms)])
+
+
+def canonical_order(atoms: Atoms) -> Int[np.ndarray, " n_atoms"]:
+    """Indices that sort atoms by species, then position on the 1e-6 Å grid."""
+    x, y, z = np.rint(atoms.positions * 10**DECIMALS).astype(np.int64).T
+    return np.lexsort((z, y, x, atoms.numbers))
 
 
 @dataclass(frozen=True)
@@ -150,9 +212,24 @@ class LabelFailure:
     """A label that could not be had. A value, not an exception: the loop counts it and goes on."""
 
     uid: str
-    reason: str
-    """One of a small vocabulary: unconverged, crashed, timeout, no output, bad output, geometry, forces."""
+    reason: Reason
     detail: str = ""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What speaks against a label."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True)
+class DoubtfulLabels:
+    """A complete label that is kept out of the data set until a person has looked at it."""
+
+    labels: Labels
+    doubt: Doubt
 
 
 @dataclass(frozen=True)

@@ -1,76 +1,108 @@
 """The label store: every label ever paid for, found again by the structure and the level of theory it is of.
 
     ROOT/<level>/level.json               what the level of theory is, for people
-    ROOT/<level>/<di>/<digest>.json       one label: structure, origin, values, cost, and a checksum over all of it
+    ROOT/<level>/<ke>/<key>.json          one label: structure, origin, values, cost, doubts, and a checksum over all of it
 
-Campaigns and machines may share one folder: an entry appears whole, by rename, and writers of one key write equal values.
+The key is of the structure whatever the order of its atoms. Campaigns and machines may share one folder: an entry appears
+whole, by rename, and writers of one key write equal values.
 """
 
+import dataclasses
 import json
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-from al_leignn.core import Frame, LabelledFrame, Labels, Origin, structure_digest
-from al_leignn.errors import DamagedArtifactError
+from al_leignn.core import Doubt, Frame, LabelledFrame, Labels, Origin, Reason, canonical_order, structure_digest, structure_key
+from al_leignn.errors import DamagedArtifactError, InputError
 from al_leignn.store import digest_json, write_atomic
 
-FORMAT = 1
+FORMAT = 2
+"""Format 1 knew no doubts, and named entries by `structure_digest`."""
+
 _LEVEL_DIGITS = 12
 _DESCRIPTION = "level.json"
 
 
+@dataclass(frozen=True)
+class Entry:
+    """One label of the store."""
+
+    labelled: LabelledFrame
+    meta: dict[str, float]
+    """What it cost and how it was had."""
+    doubt: Doubt | None
+    """What speaks against it, or spoke against it before it was released."""
+    released: bool
+    """A person looked at it and believes it."""
+
+    @property
+    def quarantined(self) -> bool:
+        return self.doubt is not None and not self.released
+
+
 class LabelStore:
-    """Labels by (structure digest, level of theory). Failed labels are not kept."""
+    """Labels by structure (`core.structure_key`) and level of theory. Rejected labels are not kept, quarantined ones are."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def get(self, uid_digest: str, level: str) -> LabelledFrame | None:
-        """The labelled frame of a structure (`core.structure_digest`, in full) at a level of theory; None if there is none.
+    def find(self, frame: Frame, level: str) -> Entry | None:
+        """What is known of a frame at a level of theory, its atoms in the order of `frame`; None if nothing is.
 
         A damaged entry counts as absent, with a warning that names it: it is paid for again and replaced.
         """
-        path = self._path(uid_digest, level)
-        try:
-            entry = _read(path)
-        except FileNotFoundError:
-            return None
-        except DamagedArtifactError as error:
-            warnings.warn(f"{error.what}: {path}; the label is computed again", stacklevel=2)
-            return None
-        return entry if entry.level == level else None
+        for name in (structure_key(frame.atoms), structure_digest(frame.atoms)):
+            path = self._path(name, level)
+            try:
+                entry = _read(path)
+            except FileNotFoundError:
+                continue
+            except DamagedArtifactError as error:
+                warnings.warn(f"{error.what}: {path}; the label is computed again", stacklevel=2)
+                continue
+            if entry.labelled.level == level:
+                return dataclasses.replace(entry, labelled=_in_order_of(frame, entry.labelled))
+        return None
 
-    def put(self, labelled: LabelledFrame, meta: Mapping[str, float]) -> None:
+    def put(self, labelled: LabelledFrame, meta: Mapping[str, float], doubt: Doubt | None = None) -> None:
         """Keep a label. `meta` is what it cost and how it was had; it does not enter any identity."""
-        frame, labels = labelled.frame, labelled.labels
-        body = {
-            "format": FORMAT,
-            "level": labelled.level,
-            "structure": {
-                "numbers": frame.atoms.numbers.tolist(),
-                "pbc": frame.atoms.pbc.tolist(),
-                "cell": np.asarray(frame.atoms.cell).tolist(),
-                "positions": frame.atoms.positions.tolist(),
-            },
-            "origin": {
-                "kind": frame.origin.kind,
-                "iteration": frame.origin.iteration,
-                "walker": frame.origin.walker,
-                "step": frame.origin.step,
-                "temperature": frame.origin.temperature,
-            },
-            "energy": labels.energy,
-            "forces": labels.forces.tolist(),
-            "stress": None if labels.stress is None else labels.stress.tolist(),
-            "meta": dict(meta),
-        }
-        text = json.dumps(body | {"checksum": digest_json(body)}, sort_keys=True, allow_nan=False)
-        write_atomic(self._path(structure_digest(frame.atoms), labelled.level), text + "\n")
+        self._write(Entry(labelled, dict(meta), doubt, released=False))
+
+    def doubt(self, frame: Frame, level: str, doubt: Doubt) -> None:
+        """Put a label that is there into quarantine, unless it has been released from there before."""
+        entry = self.find(frame, level)
+        if entry is not None and not entry.released:
+            self._write(dataclasses.replace(entry, doubt=doubt))
+
+    def release(self, uid: str) -> list[Entry]:
+        """Take a label out of quarantine: from now on it is believed. Returns the entries (one for each level of theory).
+
+        Parameters
+        ----------
+        uid
+            Identity of the frame, or its beginning if no other quarantined frame shares it.
+
+        Raises
+        ------
+        InputError
+            If no quarantined label, or more than one frame, is called so.
+        """
+        found = [entry for entry in self if entry.quarantined and entry.labelled.frame.uid.startswith(uid)]
+        uids = sorted({entry.labelled.frame.uid for entry in found})
+        if not uid or len(uids) != 1:
+            what = f"{len(uids)} quarantined labels begin with {uid!r}" if uids else f"no quarantined label is called {uid!r}"
+            fix = f"give more of it: {', '.join(uids[:5])}" if uids else "`al-leignn labels list --quarantined` shows them"
+            raise InputError(what, where=str(self.root), fix=fix)
+        released = [dataclasses.replace(entry, released=True) for entry in found]
+        for entry in released:
+            self._write(entry)
+        return released
 
     def describe_level(self, level: str, description: Mapping[str, str]) -> None:
         """Say once, beside its labels, what a level of theory is."""
@@ -82,8 +114,8 @@ class LabelStore:
         """What the levels of theory in this store are, in the order of their digests."""
         return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.root.glob(f"*/{_DESCRIPTION}"))]
 
-    def __iter__(self) -> Iterator[LabelledFrame]:
-        """Every undamaged label, in the order of level and digest."""
+    def __iter__(self) -> Iterator[Entry]:
+        """Every undamaged entry, in the order of level and key."""
         for path in self._entries():
             try:
                 yield _read(path)
@@ -91,7 +123,7 @@ class LabelStore:
                 continue
 
     def __len__(self) -> int:
-        """Number of entries, damaged ones included."""
+        """Number of entries, damaged and quarantined ones included."""
         return len(self._entries())
 
     def verify(self) -> list[DamagedArtifactError]:
@@ -104,18 +136,58 @@ class LabelStore:
                 problems.append(error)
         return problems
 
+    def take_in(self, other: "LabelStore") -> int:
+        """Copy what another store has and this one has not; damaged entries stay behind. Returns the number of labels."""
+        for description in other.descriptions():
+            self.describe_level(description["level"], {k: v for k, v in description.items() if k != "level"})
+        taken = 0
+        for entry in other:
+            if self.find(entry.labelled.frame, entry.labelled.level) is None:
+                self._write(entry)
+                taken += 1
+        return taken
+
+    def _write(self, entry: Entry) -> None:
+        frame, labels = entry.labelled.frame, entry.labelled.labels
+        body = {
+            "format": FORMAT,
+            "level": entry.labelled.level,
+            "structure": {
+                "numbers": frame.atoms.numbers.tolist(),
+                "pbc": frame.atoms.pbc.tolist(),
+                "cell": np.asarray(frame.atoms.cell).tolist(),
+                "positions": frame.atoms.positions.tolist(),
+            },
+            "origin": asdict(frame.origin),
+            "energy": labels.energy,
+            "forces": labels.forces.tolist(),
+            "stress": None if labels.stress is None else labels.stress.tolist(),
+            "meta": entry.meta,
+            "doubt": None if entry.doubt is None else asdict(entry.doubt),
+            "released": entry.released,
+        }
+        text = json.dumps(body | {"checksum": digest_json(body)}, sort_keys=True, allow_nan=False)
+        write_atomic(self._path(structure_key(frame.atoms), entry.labelled.level), text + "\n")
+
     def _folder(self, level: str) -> Path:
         return self.root / level[:_LEVEL_DIGITS]
 
-    def _path(self, digest: str, level: str) -> Path:
-        return self._folder(level) / digest[:2] / f"{digest}.json"
+    def _path(self, key: str, level: str) -> Path:
+        return self._folder(level) / key[:2] / f"{key}.json"
 
     def _entries(self) -> list[Path]:
         # Scratch of write_atomic starts with a dot and has no two-digit folder of its own.
         return sorted(path for path in self.root.glob("*/??/*.json") if not path.name.startswith("."))
 
 
-def _read(path: Path) -> LabelledFrame:
+def _in_order_of(frame: Frame, found: LabelledFrame) -> LabelledFrame:
+    """The label for `frame`, which is the same structure as the one that was labelled, atoms perhaps in another order."""
+    forces = np.empty_like(found.labels.forces)
+    forces[canonical_order(frame.atoms)] = found.labels.forces[canonical_order(found.frame.atoms)]
+    return LabelledFrame(frame, dataclasses.replace(found.labels, forces=forces), found.level)
+
+
+def _read(path: Path) -> Entry:
     """Read an entry and compare it with its checksum, and with the structure and level that its path promises.
 
     Raises
@@ -135,9 +207,16 @@ def _read(path: Path) -> LabelledFrame:
         stress = None if body["stress"] is None else np.array(body["stress"], dtype=float)
         labels = Labels(body["energy"], np.array(body["forces"], dtype=float).reshape(-1, 3), stress)
         digest = structure_digest(atoms)
-        if path.stem != digest or not body["level"].startswith(path.parent.parent.name):
+        if path.stem not in (structure_key(atoms), digest) or not body["level"].startswith(path.parent.parent.name):
             raise ValueError("it is of another structure or level of theory")
-        return LabelledFrame(Frame(digest[:16], atoms, Origin(**body["origin"])), labels, body["level"])
+        frame = Frame(digest[:16], atoms, Origin(**body["origin"]))
+        doubt = body.get("doubt")
+        return Entry(
+            LabelledFrame(frame, labels, body["level"]),
+            body["meta"],
+            None if doubt is None else Doubt(Reason(doubt["reason"]), doubt["detail"]),
+            body.get("released", False),
+        )
     except FileNotFoundError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:

@@ -42,9 +42,9 @@ class Campaign:
         -------
         dict
             name, folder; iteration (None before the first) and the items of its stages, done and expected (None while
-            unknown); labels (asked, computed, failed, core_s) and data (train, fresh frames); md (steps, and the share
-            of them that needed no label); cpu_s by stage; the last decision (iteration, kind, reason, conditions);
-            finished; running (the process that holds the campaign); damaged (what cannot be read).
+            unknown); labels (asked = accepted + quarantined + rejected; computed, core_s) and data (train, fresh frames);
+            md (steps, and the share of them that needed no label); cpu_s by stage; the last decision (iteration, kind,
+            reason, conditions); finished; running (the process that holds the campaign); damaged (what cannot be read).
         """
         state = scan(self.layout)
         history = History(self.layout)

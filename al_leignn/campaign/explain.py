@@ -9,7 +9,8 @@ import numpy as np
 
 from al_leignn.campaign.history import History, load_arrays
 from al_leignn.campaign.layout import FRAMES, SAMPLES
-from al_leignn.core import Frame, Purpose, Stage, StageRequest, Verdict
+from al_leignn.campaign.state import label_verdict
+from al_leignn.core import Frame, LabelVerdict, Purpose, Stage, StageRequest, Verdict
 from al_leignn.dataset import FILES
 from al_leignn.errors import InputError
 from al_leignn.select.fate import Fate
@@ -65,7 +66,7 @@ def explain(history: History, uid: str) -> dict[str, Any]:
     dict
         uid, formula, atoms; origin (kind, iteration, walker, step, temperature in K); deviation (max in eV/Å, the worst
         atom, its element, energy in eV/atom), bound (calibrated, on the worst atom's force error, eV/Å) and thresholds
-        (lo, hi) in force when it was judged; verdict, fate and why in words; label (purpose, accepted, reason, detail,
+        (lo, hi) in force when it was judged; verdict, fate and why in words; label (purpose, verdict, reason, detail,
         level, computed, wall_s, core_s); split (train, fresh or None); errors of the committees on it, iteration by
         iteration (fresh frames only: on what was trained there is no independent error); also_in (other pools).
 
@@ -207,8 +208,19 @@ def _label(history: History, sighting: _Sighting) -> dict[str, Any] | None:
         if manifest.result["uid"] == sighting.uid:
             times = manifest.times
             cost = {"computed": bool(times["paid"]), "wall_s": times["label_wall_s"], "core_s": times["label_cpu_s"]}
-            return {k: v for k, v in manifest.result.items() if k != "uid"} | cost
+            kept = {k: manifest.result[k] for k in ("purpose", "level", "reason", "detail")}
+            doubt = {"verdict": label_verdict(manifest.result).value} | _late_doubt(history, sighting)
+            return kept | doubt | cost
     return None
+
+
+def _late_doubt(history: History, sighting: _Sighting) -> dict[str, str]:
+    """What the collection held against the label, beside the others."""
+    quarantined = history.result(Stage.COLLECT, sighting.iteration).get("quarantined", [])
+    found = next((one for one in quarantined if one["uid"] == sighting.uid), None)
+    if found is None:
+        return {}
+    return {"verdict": LabelVerdict.QUARANTINED.value, "reason": found["reason"], "detail": found["detail"]}
 
 
 def _split(history: History, sighting: _Sighting) -> Purpose | None:

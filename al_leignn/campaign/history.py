@@ -16,20 +16,24 @@ from jaxtyping import Float
 
 from al_leignn.campaign.item import published
 from al_leignn.campaign.layout import CONFIG, POOL, PREDICTIONS, SAMPLES, Layout
-from al_leignn.campaign.state import decision_of, published_items
+from al_leignn.campaign.state import decision_of, label_verdict, published_items
 from al_leignn.converge import IterationSummary
-from al_leignn.core import Decision, Stage, StageRequest
+from al_leignn.core import Decision, LabelVerdict, Stage, StageRequest
 from al_leignn.errors import DamagedArtifactError
 from al_leignn.store import Manifest, read_manifest
 
 
 class LabelCost(NamedTuple):
-    """Labels asked for, computed (not found in the store) and failed, and the core-seconds they cost."""
+    """Labels asked for and what became of them (accepted + quarantined + rejected = asked), and what they cost."""
 
     asked: int
+    accepted: int
+    quarantined: int
+    rejected: int
     computed: int
-    failed: int
+    """Paid for, not found in the store."""
     core_s: float
+    """Core-seconds."""
 
 
 class StageCost(NamedTuple):
@@ -56,8 +60,8 @@ class IterationRecord:
     trust: dict[str, float | None]
     """lo and hi in force at the selection, eV/Å."""
     labels: LabelCost
-    failures: dict[str, int]
-    """Failed labels by reason."""
+    refused: dict[str, int]
+    """Quarantined and rejected labels by reason."""
     train_total: int | None
     """Training frames after this iteration."""
     fresh_total: int | None
@@ -191,8 +195,8 @@ class History:
             verdicts=selection.get("verdicts", {}),
             fates=selection.get("fates", {}),
             trust=selection.get("trust", {"lo": None, "hi": None}),
-            labels=_label_cost(labels),
-            failures=dict(Counter(str(m.result["reason"]) for m in labels if not m.result["accepted"])),
+            labels=_label_cost(labels, collected),
+            refused=collected.get("refused") or _refused(labels),
             train_total=collected.get("train_total"),
             fresh_total=collected.get("fresh_total"),
             fresh=validation.get("fresh"),
@@ -225,7 +229,7 @@ class History:
             verdicts = selection["verdicts"]
             pool = sum(verdicts.values())
             labels += len(paid)
-            core_seconds += _label_cost(paid).core_s
+            core_seconds += _label_cost(paid, {}).core_s
             found.append(
                 IterationSummary(
                     iteration=i,
@@ -331,13 +335,21 @@ def deviation_summary(
     return row
 
 
-def _label_cost(labels: Sequence[Manifest]) -> LabelCost:
+def _label_cost(labels: Sequence[Manifest], collected: dict[str, Any]) -> LabelCost:
+    """Verdicts are those of the collection, which sees all labels together, as soon as there is one."""
+    verdicts = collected.get("verdicts") or Counter(label_verdict(m.result).value for m in labels)
     return LabelCost(
         asked=len(labels),
+        accepted=verdicts.get("accepted", 0),
+        quarantined=verdicts.get("quarantined", 0),
+        rejected=verdicts.get("rejected", 0),
         computed=round(sum(m.times.get("paid", 0.0) for m in labels)),
-        failed=sum(not m.result["accepted"] for m in labels),
         core_s=sum(m.times.get("label_cpu_s", 0.0) for m in labels),
     )
+
+
+def _refused(labels: Sequence[Manifest]) -> dict[str, int]:
+    return dict(Counter(str(m.result["reason"]) for m in labels if label_verdict(m.result) is not LabelVerdict.ACCEPTED))
 
 
 def _stage_cost(items: Sequence[Manifest]) -> StageCost:

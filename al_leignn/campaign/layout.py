@@ -25,6 +25,7 @@ CONFIG = "campaign.toml"
 FRAMES = "frames.extxyz"
 SAMPLES = "samples.npz"
 SELECTED = "selected.extxyz"
+EXPECTED = "expected.npz"
 POOL = "pool.npz"
 PREDICTIONS = "predictions.npz"
 

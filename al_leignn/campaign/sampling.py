@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
+from al_leignn.calibration import Calibration, error_bound
 from al_leignn.campaign.history import load_arrays
 from al_leignn.campaign.item import Item, Outcome
-from al_leignn.campaign.layout import FRAMES, POOL, SAMPLES, SELECTED
+from al_leignn.campaign.layout import EXPECTED, FRAMES, POOL, SAMPLES, SELECTED
 from al_leignn.campaign.state import explore_items
 from al_leignn.campaign.structures import read_starts
 from al_leignn.core import Frame, Stage
+from al_leignn.deviation import deviation
 from al_leignn.select.budget import select_frames, select_seeds
 from al_leignn.select.fate import Selection
 from al_leignn.store import read_frames, write_frames
@@ -101,6 +103,8 @@ def select(item: Item) -> Outcome:
             budget_left=left,
         )
     _write_selection(item.scratch, pool, chosen)
+    if i > 0:
+        _write_expected(item, [pool[n] for n in (*chosen.train, *chosen.fresh)])
     return Outcome(
         {
             "pool": len(pool),
@@ -121,4 +125,23 @@ def _write_selection(folder: Path, pool: Sequence[Frame], chosen: Selection) -> 
         uid=np.array([frame.uid for frame in pool]),
         fate=np.array([str(fate) for fate in chosen.fates]),
         verdict=np.array([str(verdict) for verdict in chosen.verdicts]),
+    )
+
+
+def _write_expected(item: Item, frames: Sequence[Frame]) -> None:
+    """What the committee says of the chosen frames, so that their labels can be held against it without loading it again."""
+    from al_leignn.model.committee import Committee
+    from al_leignn.model.threads import use_one_thread
+
+    use_one_thread()
+    predictions = Committee.load(item.member_files(item.iteration - 1)).predict([frame.atoms for frame in frames])
+    means = [prediction.mean() for prediction in predictions]
+    value = item.result(Stage.VALIDATE, item.iteration - 1)["calibration"]
+    bound = error_bound(None if value is None else Calibration.from_dict(value), [deviation(p).max for p in predictions])
+    np.savez_compressed(
+        item.scratch / EXPECTED,
+        atoms=np.array([len(frame.atoms) for frame in frames], dtype=int),
+        energy=np.array([mean.energy for mean in means]),
+        forces=np.concatenate([mean.forces for mean in means]) if means else np.zeros((0, 3)),
+        force_bound=bound,
     )

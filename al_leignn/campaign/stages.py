@@ -28,8 +28,8 @@ class _Stage(NamedTuple):
 _STAGES = {
     Stage.EXPLORE: _Stage(sampling.explore, ("structures", "seeds", "explore")),
     Stage.SELECT: _Stage(sampling.select, ("select", "budget")),
-    Stage.LABEL: _Stage(labelling.label, ("labeller",)),
-    Stage.COLLECT: _Stage(labelling.collect, ("data", "labeller")),
+    Stage.LABEL: _Stage(labelling.label, ("labeller", "checks")),
+    Stage.COLLECT: _Stage(labelling.collect, ("data", "labeller", "checks")),
     Stage.TRAIN: _Stage(learning.train, ("model", "train")),
     Stage.VALIDATE: _Stage(learning.validate, ("converge", "select")),
     Stage.CONVERGE: _Stage(learning.converge, ("converge", "budget")),

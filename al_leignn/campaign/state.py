@@ -6,7 +6,7 @@ from typing import Any
 
 from al_leignn.campaign.layout import CONFIG, Layout
 from al_leignn.config import CampaignConfig
-from al_leignn.core import Decision, DecisionKind, Stage, StageRequest
+from al_leignn.core import Decision, DecisionKind, LabelVerdict, Stage, StageRequest
 from al_leignn.errors import DamagedArtifactError
 from al_leignn.store import MANIFEST, Manifest, digest_json, read_manifest
 
@@ -129,6 +129,13 @@ def published_items(folder: Path) -> list[int]:
 
 def decision_of(result: dict[str, Any]) -> Decision:
     return Decision(DecisionKind(result["decision"]), str(result["reason"]), dict(result["conditions"]))
+
+
+def label_verdict(result: dict[str, Any]) -> LabelVerdict:
+    """What became of a label, from the results of its item. (Versions up to 0.1 knew only whether it was accepted.)"""
+    if "verdict" in result:
+        return LabelVerdict(result["verdict"])
+    return LabelVerdict.ACCEPTED if result["accepted"] else LabelVerdict.REJECTED
 
 
 def _reopened(layout: Layout, iterations: list[IterationState], config: CampaignConfig) -> bool:

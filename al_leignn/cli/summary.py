@@ -77,9 +77,9 @@ def _labels(record: IterationRecord) -> str:
     cost = record.labels
     if not cost.asked:
         return ""
-    text = f"{cost.asked} asked, {cost.asked - cost.failed} accepted, {cost.failed} failed"
-    if record.failures:
-        text += " (" + ", ".join(f"{n} {reason}" for reason, n in record.failures.items()) + ")"
+    text = f"{cost.asked} asked = {cost.accepted} accepted + {cost.quarantined} quarantined + {cost.rejected} rejected"
+    if record.refused:
+        text += " (" + ", ".join(f"{n} {reason}" for reason, n in record.refused.items()) + ")"
     text += f"; {cost.computed} computed in {seconds(cost.core_s)} of one core"
     if record.train_total is not None:
         text += f"\ndata set: {record.train_total} for training, {record.fresh_total} fresh"

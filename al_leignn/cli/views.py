@@ -43,7 +43,8 @@ def status_view(campaign: Campaign, found: dict[str, Any]) -> RenderableType:
     rows: dict[str, RenderableType | None] = {
         "campaign": f"{found['name']} ({found['folder']})",
         "iteration": "not started" if found["iteration"] is None else f"{found['iteration']}: {', '.join(stages)}",
-        "labels": f"{labels['asked']} asked, {labels['computed']} computed, {labels['failed']} failed",
+        "labels": f"{labels['asked']} asked, {labels['computed']} computed: {labels['accepted']} accepted, "
+        f"{labels['quarantined']} quarantined, {labels['rejected']} rejected",
         "data set": f"{data['train']} frames for training, {data['fresh']} fresh",
         "MD": steps,
         "spent": f"{seconds(sum(found['cpu_s'].values()))} of one core, {seconds(labels['core_s'])} of it on labels",
@@ -136,6 +137,6 @@ def _deviation(found: dict[str, Any], deviation: dict[str, Any]) -> str:
 
 
 def _label(label: dict[str, Any]) -> str:
-    outcome = "accepted" if label["accepted"] else f"failed: {label['reason']} {label['detail']}".rstrip()
+    outcome = " ".join(filter(None, (label["verdict"], label["reason"], label["detail"])))
     cost = f"computed in {seconds(label['core_s'])} of one core" if label["computed"] else "from the label store"
     return f"for {label['purpose']}, {outcome}, {cost}"

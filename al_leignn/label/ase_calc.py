@@ -16,7 +16,7 @@ import numpy as np
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from al_leignn.config import AseConfig
-from al_leignn.core import Frame, LabelFailure, Labels
+from al_leignn.core import Frame, LabelFailure, Labels, Reason
 from al_leignn.errors import LabellerError
 from al_leignn.store import digest_json
 
@@ -57,9 +57,9 @@ class AseLabeller:
             return [f"{error.what}: {error.fix}"]
         return []
 
-    def label(self, frame: Frame, scratch: Path, rung: int = 0) -> Labels | LabelFailure:
+    def label(self, frame: Frame, scratch: Path, rung: int = 0, *, tight: bool = False) -> Labels | LabelFailure:
         """Energy, forces and, where the calculator and the cell allow it, stress. Files go to `scratch`."""
-        del rung
+        del rung, tight
         atoms = frame.atoms.copy()
         atoms.calc = self._make()
         if hasattr(atoms.calc, "directory"):
@@ -73,9 +73,9 @@ class AseLabeller:
                 forces = atoms.get_forces()
                 stress = _stress(atoms.get_stress) if atoms.pbc.all() else None
         except _TimeLimitError:
-            return LabelFailure(frame.uid, "timeout", f"no result within {self._config.time_limit_s:g} s")
+            return LabelFailure(frame.uid, Reason.TIMEOUT, f"no result within {self._config.time_limit_s:g} s")
         except Exception as error:  # noqa: BLE001 - whatever a foreign calculator raises, it is this label that failed
-            return LabelFailure(frame.uid, "crashed", f"{type(error).__name__}: {error}".strip().splitlines()[0])
+            return LabelFailure(frame.uid, Reason.CRASHED, f"{type(error).__name__}: {error}".strip().splitlines()[0])
         return Labels(float(energy), np.array(forces, dtype=float), stress)
 
     @functools.cached_property

@@ -9,10 +9,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from al_leignn.config import AseConfig, ExternalConfig, GpawConfig
-from al_leignn.core import Frame, LabelFailure, LabelledFrame, Labels, structure_digest
+from al_leignn.config import AseConfig, CheckConfig, ExternalConfig, GpawConfig
+from al_leignn.core import Doubt, DoubtfulLabels, Frame, LabelFailure, LabelledFrame, Labels, Reason
 from al_leignn.label.ase_calc import AseLabeller
-from al_leignn.label.checks import check_labels, screen_geometry
+from al_leignn.label.checks import Expectation, check_labels, disagreement, screen_geometry, unit_of
+from al_leignn.label.equivalent import Equivalent
 from al_leignn.label.external import ExternalLabeller
 from al_leignn.label.gpaw import GpawLabeller
 from al_leignn.labelstore import LabelStore
@@ -46,20 +47,36 @@ class Labeller(Protocol):
     def check(self, species: Iterable[int]) -> list[str]:
         """What is missing on this machine for these atomic numbers, each with how to install it."""
 
-    def label(self, frame: Frame, scratch: Path, rung: int = 0) -> Labels | LabelFailure:
-        """One attempt, in the empty folder `scratch`. Whatever goes wrong with this frame is a `LabelFailure`."""
+    def label(self, frame: Frame, scratch: Path, rung: int = 0, *, tight: bool = False) -> Labels | LabelFailure:
+        """One attempt, in the empty folder `scratch`. Whatever goes wrong with this frame is a `LabelFailure`.
+
+        `tight` asks for a tenth of the usual SCF tolerances, at the same level of theory, where the labeller has any.
+        """
 
 
 @dataclass(frozen=True)
 class LabelOutcome:
-    """A label or the reason there is none, and what it cost this time."""
+    """A label, or the reason it is not accepted, and what it cost this time."""
 
-    result: Labels | LabelFailure
+    result: Labels | DoubtfulLabels | LabelFailure
     from_store: bool
     wall_s: float
     cpu_s: float
     rung: int
     """Rung of the rescue ladder that gave the result; 0 is the configured settings."""
+    computed: int = 0
+    """Times the labeller came to an end: more than one where a label was repeated."""
+
+    @property
+    def against(self) -> Doubt | None:
+        """What speaks against accepting it; None for an accepted label."""
+        match self.result:
+            case Labels():
+                return None
+            case DoubtfulLabels(doubt=doubt):
+                return doubt
+            case LabelFailure(reason=reason, detail=detail):
+                return Doubt(reason, detail)
 
 
 def make_labeller(config: GpawConfig | AseConfig | ExternalConfig) -> GpawLabeller | AseLabeller | ExternalLabeller:
@@ -72,42 +89,109 @@ def make_labeller(config: GpawConfig | AseConfig | ExternalConfig) -> GpawLabell
             return ExternalLabeller(config)
 
 
-def label_frame(labeller: Labeller, frame: Frame, store: LabelStore, scratch: Path) -> LabelOutcome:
+def label_frame(
+    labeller: Labeller,
+    frame: Frame,
+    store: LabelStore,
+    scratch: Path,
+    *,
+    checks: CheckConfig = CheckConfig(),  # noqa: B008  immutable
+    expectation: Expectation | None = None,
+    repeat: np.random.Generator | None = None,
+) -> LabelOutcome:
     """The label of `frame`: from the store if anybody paid for it before, else computed, checked and stored.
 
-    Failures are not stored: a later attempt may have more time, or a repaired machine. Files go to a temporary folder in
-    `scratch` that is gone on return.
+    Rejected labels are not stored: a later attempt may have more time, or a repaired machine. Files go to a temporary folder
+    in `scratch` that is gone on return.
+
+    Parameters
+    ----------
+    expectation
+        What the committee says; a label far from it is computed once more, with tighter settings.
+    repeat
+        Draws an equivalent structure whose label must be the same; None: the label is not repeated.
 
     Raises
     ------
     LabellerError
         If the labeller cannot run at all.
     """
-    known = store.get(structure_digest(frame.atoms), labeller.level)
+    known = store.find(frame, labeller.level)
     if known is not None:
-        return LabelOutcome(known.labels, from_store=True, wall_s=0.0, cpu_s=0.0, rung=0)
+        labels = known.labelled.labels
+        doubt = known.doubt if known.quarantined else None
+        return LabelOutcome(labels if doubt is None else DoubtfulLabels(labels, doubt), True, 0.0, 0.0, rung=0)
+    attempt = _Attempt(labeller, scratch, checks)
     stopwatch = Stopwatch()
-    result, rung = _climb(labeller, frame, scratch)
+    result = screen_geometry(frame) or attempt.climb(frame)
+    if isinstance(result, Labels) and expectation is not None:
+        result = attempt.confirm(frame, result, expectation)
+    if isinstance(result, Labels) and repeat is not None:
+        result = attempt.repeat(frame, result, repeat)
     times = stopwatch.times()
-    if isinstance(result, Labels):
-        cost = {"wall_s": times["wall_s"], "cpu_s": times["cpu_s"], "rung": float(rung)}
+    if not isinstance(result, LabelFailure):
+        labels, doubt = (result, None) if isinstance(result, Labels) else (result.labels, result.doubt)
+        cost = {"wall_s": times["wall_s"], "cpu_s": times["cpu_s"], "rung": float(attempt.rung)}
         store.describe_level(labeller.level, labeller.describe())
-        store.put(LabelledFrame(frame, result, labeller.level), cost)
-    return LabelOutcome(result, False, times["wall_s"], times["cpu_s"], rung)
+        store.put(LabelledFrame(frame, labels, labeller.level), cost, doubt)
+    return LabelOutcome(result, False, times["wall_s"], times["cpu_s"], attempt.rung, attempt.computed)
 
 
-def _climb(labeller: Labeller, frame: Frame, scratch: Path) -> tuple[Labels | LabelFailure, int]:
-    """Try one rung after the other while the SCF does not converge; the last result and its rung."""
-    result: Labels | LabelFailure | None = screen_geometry(frame)
-    rung = 0
-    while result is None:
-        scratch.mkdir(parents=True, exist_ok=True)
+class _Attempt:
+    """One label under way."""
+
+    def __init__(self, labeller: Labeller, scratch: Path, checks: CheckConfig) -> None:
+        self._labeller = labeller
+        self._scratch = scratch
+        self._checks = checks
+        self.rung = 0
+        self.computed = 0
+
+    def climb(self, frame: Frame) -> Labels | DoubtfulLabels | LabelFailure:
+        """Try one rung after the other while the SCF does not converge."""
+        result = self._run(frame)
+        while isinstance(result, LabelFailure) and result.reason is Reason.UNCONVERGED and self.rung + 1 < self._labeller.rungs:
+            self.rung += 1
+            result = self._run(frame)
+        return check_labels(frame, _rounded(result), self._checks.max_force) if isinstance(result, Labels) else result
+
+    def confirm(self, frame: Frame, labels: Labels, expected: Expectation) -> Labels | DoubtfulLabels:
+        """Labels far from what the committee says are computed again, tighter: two that agree are the committee's error."""
+        unit = unit_of(labels, expected)
+        if unit:
+            return DoubtfulLabels(labels, Doubt(Reason.UNITS, f"energy and forces look like {unit}"))
+        error, bound = expected.force_error(labels), self._checks.residual_factor * expected.force_bound
+        if error <= bound:
+            return labels
+        again = self._run(frame, tight=True)
+        if isinstance(again, LabelFailure):
+            detail = f"far from the committee, and tighter settings end in: {again.reason} {again.detail}".strip()
+            return DoubtfulLabels(labels, Doubt(Reason.IRREPRODUCIBLE, detail))
+        difference = disagreement(labels, again)
+        if difference:
+            detail = f"{error:.3g} eV/Å from the committee (bound {bound:.3g}), and with tighter settings {difference}"
+            return DoubtfulLabels(labels, Doubt(Reason.IRREPRODUCIBLE, detail))
+        return labels
+
+    def repeat(self, frame: Frame, labels: Labels, rng: np.random.Generator) -> Labels | DoubtfulLabels:
+        """Compare with the label of an equivalent structure."""
+        equivalent = Equivalent.of(frame, rng)
+        again = self._run(equivalent.frame)
+        if isinstance(again, LabelFailure):
+            detail = f"an equivalent structure ends in: {again.reason} {again.detail}".strip()
+        else:
+            difference = disagreement(labels, equivalent.labels_of_original(again))
+            if not difference:
+                return labels
+            detail = f"for an equivalent structure, {difference}"
+        return DoubtfulLabels(labels, Doubt(Reason.ASYMMETRIC, detail))
+
+    def _run(self, frame: Frame, *, tight: bool = False) -> Labels | LabelFailure:
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        self.computed += 1
         # A killed process may still be closing its files while the folder is removed.
-        with tempfile.TemporaryDirectory(prefix="label-", dir=scratch, ignore_cleanup_errors=True) as folder:
-            result = labeller.label(frame, Path(folder), rung)
-        if isinstance(result, LabelFailure) and result.reason == "unconverged" and rung + 1 < labeller.rungs:
-            result, rung = None, rung + 1
-    return (check_labels(frame, _rounded(result)) if isinstance(result, Labels) else result), rung
+        with tempfile.TemporaryDirectory(prefix="label-", dir=self._scratch, ignore_cleanup_errors=True) as folder:
+            return self._labeller.label(frame, Path(folder), self.rung, tight=tight)
 
 
 def _rounded(labels: Labels) -> Labels:

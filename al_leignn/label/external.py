@@ -6,25 +6,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ase import Atoms
-from ase.geometry import find_mic
 
 from al_leignn.config import ExternalConfig
-from al_leignn.core import Frame, LabelFailure, Labels
+from al_leignn.core import Frame, LabelFailure, Labels, Reason
+from al_leignn.label.output import NotALabelError, labels_of, require_same
 from al_leignn.label.process import run_bounded
 from al_leignn.store import digest_json, write_frames
-from al_leignn.units import voigt
 
 _INPUT, _OUTPUT = "input.extxyz", "output.extxyz"
 _NO_SUCH_COMMAND = 127
-
-SAME_PLACE = 1e-4
-"""Å. The output must be of the frame that was asked for; codes print positions and cells with fewer digits than they hold."""
-
-
-class _NotALabelError(Exception):
-    """Why an output file is no label of the frame."""
 
 
 class ExternalLabeller:
@@ -54,29 +45,29 @@ class ExternalLabeller:
             missing.append(f"the command {program}: install it, or give its full path in labeller.command")
         return missing
 
-    def label(self, frame: Frame, scratch: Path, rung: int = 0) -> Labels | LabelFailure:
+    def label(self, frame: Frame, scratch: Path, rung: int = 0, *, tight: bool = False) -> Labels | LabelFailure:
         """Run the command in `scratch`, an empty folder, and believe its output only if it is of this frame."""
-        del rung
+        del rung, tight
         source, target = scratch / _INPUT, scratch / _OUTPUT
         write_frames(source, [frame])
         command = [w.replace("{input}", str(source)).replace("{output}", str(target)) for w in self._config.command]
         done = run_bounded(command, scratch, self._config.time_limit_s)
         if done.returncode is None:
-            return LabelFailure(frame.uid, "timeout", f"no result within {self._config.time_limit_s:g} s")
+            return LabelFailure(frame.uid, Reason.TIMEOUT, f"no result within {self._config.time_limit_s:g} s")
         if done.returncode == _NO_SUCH_COMMAND:
-            return LabelFailure(frame.uid, "crashed", f"there is no command {command[0]}")
+            return LabelFailure(frame.uid, Reason.CRASHED, f"there is no command {command[0]}")
         if done.returncode != 0:
-            return LabelFailure(frame.uid, "crashed", f"exit {done.returncode}: {done.tail}")
+            return LabelFailure(frame.uid, Reason.CRASHED, f"exit {done.returncode}: {done.tail}")
         if not target.is_file() or target.stat().st_size == 0:
-            return LabelFailure(frame.uid, "no output", "the command ended without writing {output}")
+            return LabelFailure(frame.uid, Reason.NO_OUTPUT, "the command ended without writing {output}")
         try:
             atoms = _read_one(target)
-            _require_same(frame.atoms, atoms)
+            require_same(frame.atoms, atoms)
             if not _flag(atoms.info.get("converged", True)):
-                return LabelFailure(frame.uid, "unconverged", "the output says converged=F")
-            return _labels_of(atoms)
-        except _NotALabelError as error:
-            return LabelFailure(frame.uid, "bad output", str(error))
+                return LabelFailure(frame.uid, Reason.UNCONVERGED, "the output says converged=F")
+            return labels_of(atoms)
+        except NotALabelError as error:
+            return LabelFailure(frame.uid, error.reason, error.detail)
 
 
 def _read_one(path: Path) -> Atoms:
@@ -85,49 +76,10 @@ def _read_one(path: Path) -> Atoms:
 
         frames = read(path, ":", format="extxyz")
     except Exception as error:  # noqa: BLE001 - the reader raises anything on damaged text
-        raise _NotALabelError(f"it is not extended XYZ: {error}") from None
+        raise NotALabelError(Reason.BAD_OUTPUT, f"it is not extended XYZ: {error}") from None
     if not isinstance(frames, list) or len(frames) != 1:
-        raise _NotALabelError(f"it has {len(frames)} frames, not 1")
+        raise NotALabelError(Reason.BAD_OUTPUT, f"it has {len(frames)} frames, not 1")
     return frames[0]
-
-
-def _require_same(asked: Atoms, given: Atoms) -> None:
-    """Raise `_NotALabelError` unless both are the same atoms in the same order, cell and place (up to lattice vectors)."""
-    if list(given.numbers) != list(asked.numbers):
-        raise _NotALabelError(f"species or their order differ: {given.symbols} for {asked.symbols}")
-    if list(given.pbc) != list(asked.pbc):
-        raise _NotALabelError(f"periodicity differs: {given.pbc} for {asked.pbc}")
-    off = float(np.abs(np.asarray(given.cell) - np.asarray(asked.cell))[asked.pbc].max(initial=0.0))
-    if not off <= SAME_PLACE:
-        raise _NotALabelError(f"the cell differs by {off:.2g} Å")
-    shift = given.positions - asked.positions
-    moved = float(find_mic(shift, asked.cell, asked.pbc)[1].max()) if np.isfinite(shift).all() else float("nan")
-    if not moved <= SAME_PLACE:
-        raise _NotALabelError(f"positions differ by {moved:.2g} Å: it is of another frame")
-
-
-def _labels_of(atoms: Atoms) -> Labels:
-    found: dict[str, Any] = {} if atoms.calc is None else dict(atoms.calc.results)
-    found |= {k.removeprefix("REF_"): v for k, v in (atoms.info | atoms.arrays).items() if k.startswith("REF_")}
-    # The free energy, where the code prints both, is the one that the forces are derivatives of.
-    energy = found.get("free_energy", found.get("energy"))
-    if energy is None or "forces" not in found:
-        raise _NotALabelError("it lacks REF_energy and REF_forces (or energy and forces)")
-    stress = found.get("stress")
-    try:
-        six = None if stress is None or not atoms.pbc.all() else _six(np.array(stress, dtype=float))
-        return Labels(float(energy), np.array(found["forces"], dtype=float).reshape(-1, 3), six)
-    except (TypeError, ValueError) as error:
-        raise _NotALabelError(f"energy, forces or stress are not numbers of the right shape: {error}") from None
-
-
-def _six(stress: np.ndarray) -> np.ndarray:
-    if stress.size == 6:
-        return stress.reshape(6)
-    full = stress.reshape(3, 3)
-    if not np.allclose(full, full.T, atol=1e-6):
-        raise _NotALabelError("the stress tensor is not symmetric")
-    return voigt(full)
 
 
 def _flag(value: Any) -> bool:

@@ -14,10 +14,10 @@ from ase.cell import Cell
 from ase.data import chemical_symbols
 
 from al_leignn.config import GpawConfig
-from al_leignn.core import Frame, LabelFailure, Labels
+from al_leignn.core import Frame, LabelFailure, Labels, Reason
 from al_leignn.errors import LabellerError
 from al_leignn.label.process import run_bounded
-from al_leignn.label.rescue import LADDER, Rung
+from al_leignn.label.rescue import LADDER, TIGHTER, Rung
 from al_leignn.store import digest_json
 
 _WORKER = Path(__file__).with_name("gpaw_worker.py")
@@ -86,12 +86,12 @@ class GpawLabeller:
             return [f"a working GPAW in {self._python}: {_last_line(done.stderr)}"]
         return [f"PAW data set {name}: {_INSTALL_DATASETS}" for name in missing]
 
-    def label(self, frame: Frame, scratch: Path, rung: int = 0) -> Labels | LabelFailure:
+    def label(self, frame: Frame, scratch: Path, rung: int = 0, *, tight: bool = False) -> Labels | LabelFailure:
         """One attempt in `scratch`, an empty folder, with the settings of a rung of the rescue ladder."""
         atoms = in_box(frame.atoms, self._config.vacuum)
         atoms.write(scratch / "frame.extxyz", format="extxyz")
         request = {
-            "gpaw": gpaw_parameters(self._config, atoms, LADDER[rung]),
+            "gpaw": gpaw_parameters(self._config, atoms, LADDER[rung], tight=tight),
             "moments": [self._config.initial_moments.get(s, 1.0) for s in atoms.symbols] if self._config.spin else None,
             "stress": self._config.mode == "pw" and bool(frame.atoms.pbc.all()),
         }
@@ -99,9 +99,9 @@ class GpawLabeller:
         command = [*self._config.launch, self._python, str(_WORKER), "label"]
         done = run_bounded(command, scratch, self._config.time_limit_s)
         if done.returncode is None:
-            return LabelFailure(frame.uid, "timeout", f"no result within {self._config.time_limit_s:g} s")
+            return LabelFailure(frame.uid, Reason.TIMEOUT, f"no result within {self._config.time_limit_s:g} s")
         if done.returncode != 0:
-            return LabelFailure(frame.uid, "crashed", f"exit {done.returncode}: {_last_line(done.tail)}")
+            return LabelFailure(frame.uid, Reason.CRASHED, f"exit {done.returncode}: {_last_line(done.tail)}")
         return _read_result(frame, scratch / "result.json")
 
     def _theory(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class GpawLabeller:
         return {k: v for k, v in values.items() if k not in _ROUTE and mode in _READ_BY.get(k, {mode})}
 
 
-def gpaw_parameters(config: GpawConfig, atoms: Atoms, rung: Rung) -> dict[str, Any]:
+def gpaw_parameters(config: GpawConfig, atoms: Atoms, rung: Rung, *, tight: bool = False) -> dict[str, Any]:
     """GPAW's keyword arguments for these atoms.
 
     Forces and energy must be derivatives of each other and depend smoothly on the positions, so symmetry is not looked for;
@@ -120,6 +120,8 @@ def gpaw_parameters(config: GpawConfig, atoms: Atoms, rung: Rung) -> dict[str, A
     convergence = {"energy": config.energy_convergence, "density": config.density_convergence}
     if config.mode != "lcao":
         convergence["eigenstates"] = config.eigenstates_convergence
+    if tight:
+        convergence = {name: value * TIGHTER for name, value in convergence.items()}
     parameters: dict[str, Any] = {
         "mode": {"name": "pw", "ecut": config.ecut} if config.mode == "pw" else {"name": config.mode},
         "xc": config.xc,
@@ -127,7 +129,7 @@ def gpaw_parameters(config: GpawConfig, atoms: Atoms, rung: Rung) -> dict[str, A
         "symmetry": {"point_group": False},
         "occupations": {"name": "fermi-dirac", "width": config.smearing_ev},
         "convergence": convergence,
-        "maxiter": config.max_scf * rung.steps_factor,
+        "maxiter": config.max_scf * rung.steps_factor * (2 if tight else 1),
         "mixer": {"backend": "pulay", "beta": config.mixer_beta * rung.beta_factor, "nmaxold": 8, "weight": rung.weight},
         "charge": config.charge,
         "spinpol": config.spin,
@@ -170,13 +172,13 @@ def _read_result(frame: Frame, path: Path) -> Labels | LabelFailure:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         if "failure" in result:
-            return LabelFailure(frame.uid, result["failure"]["reason"], result["failure"]["detail"])
+            return LabelFailure(frame.uid, Reason(result["failure"]["reason"]), result["failure"]["detail"])
         stress = None if result["stress"] is None else np.array(result["stress"], dtype=float)
         return Labels(float(result["energy"]), np.array(result["forces"], dtype=float).reshape(-1, 3), stress)
     except FileNotFoundError:
-        return LabelFailure(frame.uid, "no output", "GPAW ended without a result")
+        return LabelFailure(frame.uid, Reason.NO_OUTPUT, "GPAW ended without a result")
     except (ValueError, KeyError, TypeError) as error:
-        return LabelFailure(frame.uid, "bad output", f"result.json cannot be read: {error}")
+        return LabelFailure(frame.uid, Reason.BAD_OUTPUT, f"result.json cannot be read: {error}")
 
 
 def _last_line(text: str) -> str:

@@ -6,6 +6,9 @@ k-points and smearing are the level of theory and stay.
 
 from dataclasses import dataclass
 
+TIGHTER = 0.1
+"""Factor on SCF tolerances where a label is computed again to see whether it stays."""
+
 
 @dataclass(frozen=True)
 class Rung:

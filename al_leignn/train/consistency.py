@@ -60,6 +60,8 @@ UNITS = {
 }
 """Energies in eV of what users' files may hold instead."""
 
+ODD = "energy does not follow from the forces of the nearest frames"
+
 BINDING = (-15.0, 5.0)
 """Believable median energy per atom relative to isolated atoms, eV; the strongest crystal (tungsten) has -9."""
 
@@ -97,6 +99,13 @@ def check_labels(frames: Sequence[LabelledFrame], e0s: Mapping[int, float] = _NO
     aside = _check_levels(frames, edges)
     _check_pressure(frames)
     return aside
+
+
+def odd_energies(frames: Sequence[LabelledFrame]) -> list[int]:
+    """Indices of frames whose energy does not follow from the forces of their neighbours, however many; ascending."""
+    edges = neighbours(frames)
+    broken = _steps(edges)[1]
+    return sorted(i for part in _smaller_parts(edges, broken, len(frames)) for i in part) if broken.any() else []
 
 
 # --- energies -----------------------------------------------------------------------------------------------
@@ -165,8 +174,7 @@ def _composition_fit(frames: Sequence[LabelledFrame]) -> tuple[Float[np.ndarray,
 
 def _check_levels(frames: Sequence[LabelledFrame], edges: "Edges") -> list[tuple[int, str]]:
     """Cut the trees at steps that forces do not explain: many, or large parts, are levels of theory; single frames are odd."""
-    miss = np.abs(edges.change - edges.force_work - edges.strain_work)
-    broken = miss > STEP * (edges.bound + ENERGY_NOISE * edges.n_atoms)
+    miss, broken = _steps(edges)
     if not broken.any():
         return []
     odd = _smaller_parts(edges, broken, len(frames))
@@ -178,7 +186,13 @@ def _check_levels(frames: Sequence[LabelledFrame], edges: "Edges") -> list[tuple
             where=listed([f"{frame_name(frames[i])} to {frame_name(frames[j])}" for i, j in _pairs(edges, broken)]),
             fix="train on one level of theory, one code and one unit",
         )
-    return [(i, "energy does not follow from the forces of the nearest frames") for part in odd for i in part]
+    return [(i, ODD) for part in odd for i in part]
+
+
+def _steps(edges: "Edges") -> tuple[Float[np.ndarray, " edges"], Bool[np.ndarray, " edges"]]:
+    """How far the energy is, along each edge, from what forces and stress foretell, and whether that is too far."""
+    miss = np.abs(edges.change - edges.force_work - edges.strain_work)
+    return miss, miss > STEP * (edges.bound + ENERGY_NOISE * edges.n_atoms)
 
 
 def _pairs(edges: "Edges", chosen: Bool[np.ndarray, " edges"]) -> list[tuple[int, int]]:

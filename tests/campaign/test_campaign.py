@@ -17,8 +17,8 @@ from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.lock import holding
 from al_leignn.core import DecisionKind, Purpose, Stage, StageRequest
 from al_leignn.errors import CampaignError, InputError, RunError
-from al_leignn.select.fate import Fate
 from al_leignn.select.classify import classify
+from al_leignn.select.fate import Fate
 from al_leignn.store import read_manifest
 
 TAKEN = (Fate.TRAIN, Fate.RESCUED, Fate.NOVEL, Fate.FRESH)
@@ -57,7 +57,10 @@ def test_status_counts_what_lies_on_disk(emt_campaign: Path) -> None:
     assert found["name"] == "Cu3Al"
     assert found["iteration"] == 2
     assert found["labels"]["asked"] == len(labels) > 0
-    assert found["labels"]["failed"] == sum(not m.result["accepted"] for m in manifests if m)
+    verdicts = [m.result["verdict"] for m in manifests if m]
+    assert [found["labels"][v] for v in ("accepted", "quarantined", "rejected")] == [
+        verdicts.count(v) for v in ("accepted", "quarantined", "rejected")
+    ]
     assert found["labels"]["computed"] == sum(m.times["paid"] for m in manifests if m)
     assert found["labels"]["core_s"] == pytest.approx(sum(m.times["label_cpu_s"] for m in manifests if m))
     assert found["stages"]["train"] == {"done": 2, "expected": 2}
@@ -204,7 +207,7 @@ def test_explain_a_frame_of_every_fate(emt_campaign: Path) -> None:
         if fate in TAKEN:
             purpose = Purpose.FRESH if fate is Fate.FRESH else Purpose.TRAIN
             assert found["label"]["purpose"] == purpose
-            assert found["split"] == (purpose if found["label"]["accepted"] else None)
+            assert found["split"] == (purpose if found["label"]["verdict"] == "accepted" else None)
         else:
             assert found["why"].startswith("refused")
             assert found["split"] is None

@@ -43,7 +43,8 @@ def make_campaign(source: Path, folder: Path) -> Path:
     command = [sys.executable, str(folder / "label.py"), "{input}", "{output}", str(folder / "ledger")]
     labeller = f'[labeller]\ntype = "external"\ncommand = {command!r}\n'.replace("'", '"')
     head, tail = text.split("[labeller]", 1)
-    (folder / "campaign.toml").write_text(head + labeller + "[" + tail.split("\n[", 1)[1])
+    once = "[checks]\nresidual_factor = 1e9\nrepeat_share = 0.0\n"  # no label is computed a second time to confirm it
+    (folder / "campaign.toml").write_text(head + labeller + once + "[" + tail.split("\n[", 1)[1])
     return folder
 
 

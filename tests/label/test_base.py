@@ -11,8 +11,9 @@ from ase import Atoms
 from ase.build import bulk
 
 from al_leignn.config import AseConfig, ExternalConfig, GpawConfig
-from al_leignn.core import Frame, LabelFailure, Labels, Origin
+from al_leignn.core import DoubtfulLabels, Frame, LabelFailure, Labels, LabelVerdict, Origin, Reason
 from al_leignn.label.base import LABEL_DECIMALS, Labeller, label_frame, make_labeller
+from al_leignn.label.checks import Expectation
 from al_leignn.labelstore import LabelStore
 
 GOOD = Labels(-1.0, np.zeros((4, 3)), np.zeros(6))
@@ -34,13 +35,13 @@ class Scripted:
     def check(self, species: Iterable[int]) -> list[str]:
         return []
 
-    def label(self, frame: Frame, scratch: Path, rung: int = 0) -> Labels | LabelFailure:
+    def label(self, frame: Frame, scratch: Path, rung: int = 0, *, tight: bool = False) -> Labels | LabelFailure:
         assert scratch.is_dir()
         assert not list(scratch.iterdir())
         (scratch / "leftover").write_text("x")
-        self.asked.append(rung)
+        self.asked.append(-1 if tight else rung)
         answer = self._answers.pop(0)
-        return answer if isinstance(answer, Labels) else LabelFailure(frame.uid, answer)
+        return answer if isinstance(answer, Labels) else LabelFailure(frame.uid, Reason(answer))
 
 
 def frame_of(seed: int = 1) -> Frame:
@@ -107,7 +108,7 @@ def test_a_wrong_label_never_enters_the_store(store: LabelStore, tmp_path: Path)
     wrong = dataclasses.replace(GOOD, forces=np.full((4, 3), np.nan))
     outcome = label_frame(Scripted(wrong), frame_of(), store, tmp_path)
     assert isinstance(outcome.result, LabelFailure)
-    assert outcome.result.reason == "forces"
+    assert outcome.result.reason == "not finite"
     assert len(store) == 0
 
 
@@ -116,10 +117,56 @@ def test_what_is_returned_is_what_is_stored(store: LabelStore, tmp_path: Path) -
     forces = rng.normal(size=(4, 3))
     labels = Labels(float(rng.normal()), forces - forces.mean(axis=0), rng.normal(size=6))
     result = label_frame(Scripted(labels), frame_of(), store, tmp_path).result
-    (kept,) = store
+    (kept,) = (entry.labelled for entry in store)
     assert isinstance(result, Labels)
     assert kept.labels.energy == result.energy == round(labels.energy, LABEL_DECIMALS)
     np.testing.assert_array_equal(kept.labels.forces, result.forces)
+
+
+# --- doubts ------------------------------------------------------------------------------------------------
+
+PULL = np.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+STRONG = dataclasses.replace(GOOD, forces=PULL)
+CALM = Expectation(energy=-1.0, forces=np.zeros((4, 3)), force_bound=0.1)
+
+
+def test_a_label_as_expected_is_computed_once(store: LabelStore, tmp_path: Path) -> None:
+    labeller = Scripted(GOOD)
+    outcome = label_frame(labeller, frame_of(), store, tmp_path, expectation=CALM)
+    assert (labeller.asked, outcome.against, outcome.computed) == ([0], None, 1)
+
+
+def test_a_surprise_that_stays_is_believed(store: LabelStore, tmp_path: Path) -> None:
+    labeller = Scripted(STRONG, STRONG)
+    outcome = label_frame(labeller, frame_of(), store, tmp_path, expectation=CALM)
+    assert (labeller.asked, outcome.against, outcome.computed) == ([0, -1], None, 2)
+
+
+@pytest.mark.parametrize("second", [GOOD, "unconverged"])
+def test_a_surprise_that_goes_is_quarantined_and_paid_once(store: LabelStore, tmp_path: Path, second: Labels | str) -> None:
+    outcome = label_frame(Scripted(STRONG, second), frame_of(), store, tmp_path, expectation=CALM)
+    assert outcome.against is not None
+    assert (outcome.against.reason, outcome.against.reason.verdict) == (Reason.IRREPRODUCIBLE, LabelVerdict.QUARANTINED)
+    again = label_frame(Scripted(), frame_of(), store, tmp_path, expectation=CALM)
+    assert (again.from_store, again.against) == (True, outcome.against)
+    store.release(frame_of().uid)
+    released = label_frame(Scripted(), frame_of(), store, tmp_path, expectation=CALM)
+    assert released.against is None
+    assert isinstance(released.result, Labels)
+    np.testing.assert_array_equal(released.result.forces, PULL)
+
+
+def test_a_repeat_of_an_honest_labeller_agrees(store: LabelStore, tmp_path: Path) -> None:
+    labeller = make_labeller(AseConfig(calculator="ase.calculators.emt:EMT"))
+    outcome = label_frame(labeller, frame_of(), store, tmp_path, repeat=np.random.default_rng(0))
+    assert (outcome.against, outcome.computed) == (None, 2)
+
+
+def test_a_labeller_that_answers_the_same_to_everything_is_found(store: LabelStore, tmp_path: Path) -> None:
+    outcome = label_frame(Scripted(STRONG, STRONG), frame_of(), store, tmp_path, repeat=np.random.default_rng(0))
+    assert outcome.against is not None
+    assert outcome.against.reason is Reason.ASYMMETRIC
+    assert isinstance(outcome.result, DoubtfulLabels)
 
 
 def test_scratch_is_left_empty(store: LabelStore, tmp_path: Path) -> None:

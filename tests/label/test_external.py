@@ -15,7 +15,7 @@ from ase.io import write
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from al_leignn.config import ExternalConfig
-from al_leignn.core import Frame, LabelFailure, Labels, Origin
+from al_leignn.core import Frame, LabelFailure, Labels, Origin, Reason
 from al_leignn.label.external import ExternalLabeller
 
 Edit = Callable[[Atoms], Any]
@@ -101,26 +101,27 @@ def test_the_command_reads_the_frame_itself(tmp_path: Path, frame: Frame, scratc
     assert labels.stress is None
 
 
-WRONG_ANSWERS: dict[str, Edit] = {
-    "wrong atom order": lambda atoms: setattr(atoms, "numbers", atoms.numbers[::-1]),
-    "moved atom": lambda atoms: atoms.positions.__iadd__(np.eye(4, 3) * 0.01),
-    "position not a number": lambda atoms: atoms.positions.fill(np.nan),
-    "wrong cell": lambda atoms: atoms.set_cell(atoms.cell * 1.01),
-    "periodicity lost": lambda atoms: atoms.set_pbc(False),
-    "atom lost": lambda atoms: atoms.__delitem__(3),
-    "no forces": lambda atoms: atoms.arrays.pop("REF_forces"),
-    "no energy": lambda atoms: atoms.info.pop("REF_energy"),
-    "energy in words": lambda atoms: atoms.info.update(REF_energy="low"),
-    "crooked stress": lambda atoms: atoms.info.update(REF_stress=np.arange(9.0).reshape(3, 3)),
-    "stress of five": lambda atoms: atoms.info.update(REF_stress=np.arange(5.0)),
+WRONG_ANSWERS: dict[str, tuple[Reason, Edit]] = {
+    "wrong atom order": (Reason.WRONG_ATOMS, lambda atoms: setattr(atoms, "numbers", atoms.numbers[::-1])),
+    "moved atom": (Reason.OTHER_FRAME, lambda atoms: atoms.positions.__iadd__(np.eye(4, 3) * 0.01)),
+    "position not a number": (Reason.OTHER_FRAME, lambda atoms: atoms.positions.fill(np.nan)),
+    "wrong cell": (Reason.WRONG_CELL, lambda atoms: atoms.set_cell(atoms.cell * 1.01)),
+    "periodicity lost": (Reason.WRONG_CELL, lambda atoms: atoms.set_pbc(False)),
+    "atom lost": (Reason.WRONG_ATOMS, lambda atoms: atoms.__delitem__(3)),
+    "no forces": (Reason.INCOMPLETE, lambda atoms: atoms.arrays.pop("REF_forces")),
+    "no energy": (Reason.INCOMPLETE, lambda atoms: atoms.info.pop("REF_energy")),
+    "energy in words": (Reason.BAD_OUTPUT, lambda atoms: atoms.info.update(REF_energy="low")),
+    "crooked stress": (Reason.BAD_OUTPUT, lambda atoms: atoms.info.update(REF_stress=np.arange(9.0).reshape(3, 3))),
+    "stress of five": (Reason.BAD_OUTPUT, lambda atoms: atoms.info.update(REF_stress=np.arange(5.0))),
 }
 
 
 @pytest.mark.parametrize("fault", WRONG_ANSWERS)
 def test_an_answer_to_another_question_is_refused(tmp_path: Path, frame: Frame, scratch: Path, fault: str) -> None:
-    result = copier(tmp_path, frame, WRONG_ANSWERS[fault]).label(frame, scratch)
+    reason, edit = WRONG_ANSWERS[fault]
+    result = copier(tmp_path, frame, edit).label(frame, scratch)
     assert isinstance(result, LabelFailure), fault
-    assert (result.uid, result.reason) == (frame.uid, "bad output"), result
+    assert (result.uid, result.reason) == (frame.uid, reason), result
     assert result.detail
 
 

@@ -135,7 +135,7 @@ def test_numbers_on_the_page_equal_the_stored_ones(visited: Visit, emt_campaign:
         assert row[:3] == [record.iteration, record.steps, record.pool]
         if record.walkers:
             assert row[4:7] == [record.verdicts[v] for v in ("accurate", "candidate", "failed")]
-        assert row[9:11] == [record.labels.asked, record.labels.asked - record.labels.failed]
+        assert row[9:11] == [record.labels.asked, record.labels.accepted]
     for record, row in zip(records[1:], tables["errors"][1:], strict=True):
         assert record.fresh is not None
         names = ("force_mae", "force_mae_low", "force_mae_high", "energy_mae", "n_frames")
