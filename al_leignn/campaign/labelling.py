@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 from al_leignn.campaign.history import load_arrays
 from al_leignn.campaign.item import Item, Outcome
@@ -15,7 +16,7 @@ from al_leignn.core import Doubt, Frame, LabelledFrame, Labels, LabelVerdict, Pu
 from al_leignn.dataset import Dataset, fresh_share, write_block
 from al_leignn.errors import RunError
 from al_leignn.label.base import label_frame, make_labeller
-from al_leignn.label.checks import Expectation
+from al_leignn.label.checks import FAR_ENERGY, Expectation
 from al_leignn.labelstore import LabelStore
 from al_leignn.store import read_frame, read_frames, read_labelled, write_frames
 from al_leignn.train.consistency import MAX_GROUP, ODD, odd_energies
@@ -27,8 +28,11 @@ LABEL = "label.extxyz"
 FEW_LABELS = 4
 """Fewer labels asked for say nothing about the labeller: the campaign is not stopped for them."""
 
-ZERO_FORCE = 1e-3
-"""eV/Å. Frames whose forces vanish by symmetry may have equal labels."""
+SAME_DISTANCE = 1e-4
+"""Å. Structures whose distances agree to this may well have equal labels: shifted or mirrored, they are the same."""
+
+SPREADS = 20.0
+"""Median spreads that an energy may be off against the committee's; frames far outside the training set are off by a few."""
 
 LEAST_NEIGHBOURS = 50
 """Earlier frames that new energies are compared with, at the least."""
@@ -107,6 +111,7 @@ def collect(item: Item) -> Outcome:
     level = make_labeller(item.config.labeller).level
     asked = [_asked(item, n, store) for n in range(int(item.result(Stage.SELECT)["labels"]))]
     _compare(asked, known, level)
+    _compare_with_committee(asked, item)
     for one in asked:
         if one.against is not None and one.labelled is not None and one.against.reason.verdict is LabelVerdict.QUARANTINED:
             store.doubt(one.frame, level, one.against)
@@ -159,17 +164,17 @@ def _asked(item: Item, n: int, store: LabelStore) -> _Asked:
 
 def _compare(asked: Sequence[_Asked], known: Dataset, level: str) -> None:
     """Hold against labels what only shows beside others: another level, numbers of another frame, an odd energy."""
-    seen: dict[bytes, str] = {}
+    seen: dict[bytes, Frame] = {}
     for earlier in (*known.train, *known.fresh):
-        seen.setdefault(_numbers(earlier), earlier.frame.uid)
+        seen.setdefault(_numbers(earlier), earlier.frame)
     for one in asked:
         if one.labelled is None:
             continue
-        twin = seen.setdefault(_numbers(one.labelled), one.frame.uid)
+        twin = seen.setdefault(_numbers(one.labelled), one.frame)
         if one.labelled.level != level:
             one.against = Doubt(Reason.WRONG_LEVEL, f"its level of theory is {one.labelled.level[:12]}, not {level[:12]}")
-        elif twin != one.frame.uid and np.abs(one.labelled.labels.forces).max() > ZERO_FORCE:
-            one.against = Doubt(Reason.DUPLICATE, f"energy and forces are those of frame {twin}")
+        elif not _congruent(twin.atoms, one.frame.atoms):
+            one.against = Doubt(Reason.DUPLICATE, f"energy and forces are those of frame {twin.uid}, another structure")
     standing = [one for one in asked if one.labelled is not None and one.against is None]
     others = _thinned([f for f in (*known.train, *known.fresh) if f.level == level], MAX_GROUP - len(standing))
     for index in odd_energies([*others, *(one.labelled for one in standing if one.labelled is not None)]):
@@ -177,8 +182,36 @@ def _compare(asked: Sequence[_Asked], known: Dataset, level: str) -> None:
             standing[index - len(others)].against = Doubt(Reason.ENERGY, ODD)
 
 
+def _compare_with_committee(asked: Sequence[_Asked], item: Item) -> None:
+    """Energies that are off against the committee's, when those of the other labels are not: a constant offset is nobody's."""
+    if item.iteration == 0:
+        return
+    expected = load_arrays(item.folder(Stage.SELECT) / EXPECTED, "energy")["energy"]
+    off = {
+        n: (one.labelled.labels.energy - float(expected[n])) / len(one.frame.atoms)
+        for n, one in enumerate(asked)
+        if one.labelled is not None and one.against is None
+    }
+    if len(off) < FEW_LABELS:
+        return
+    usual = float(np.median(list(off.values())))
+    spread = float(np.median([abs(value - usual) for value in off.values()]))
+    for n, value in off.items():
+        if abs(value - usual) > max(FAR_ENERGY, SPREADS * spread):
+            detail = f"{value - usual:+.3g} eV/atom against the committee, where the others have {spread:.2g}"
+            asked[n].against = Doubt(Reason.ENERGY, detail)
+
+
 def _numbers(labelled: LabelledFrame) -> bytes:
     return np.append(labelled.labels.forces.ravel(), labelled.labels.energy).tobytes()
+
+
+def _congruent(a: Atoms, b: Atoms) -> bool:
+    """Whether all distances, and the volumes, are the same."""
+    if len(a) != len(b) or abs(a.cell.volume - b.cell.volume) > SAME_DISTANCE * len(a):
+        return False
+    first, second = (np.sort(atoms.get_all_distances(mic=True), axis=None) for atoms in (a, b))
+    return bool(np.abs(first - second).max() <= SAME_DISTANCE)
 
 
 def _thinned(frames: Sequence[LabelledFrame], most: int) -> list[LabelledFrame]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from al_leignn.calibration import Calibration, error_bound
-from al_leignn.campaign.history import load_arrays
+from al_leignn.calibration import FACTOR_LIMITS, FORCE_FLOOR, PRIOR_FACTOR
+from al_leignn.campaign.history import judged_deviations, load_arrays
 from al_leignn.campaign.item import Item, Outcome
 from al_leignn.campaign.layout import EXPECTED, FRAMES, POOL, SAMPLES, SELECTED
 from al_leignn.campaign.state import explore_items
@@ -60,7 +60,6 @@ def _walk(item: Item) -> Outcome:
         progress=lambda done, total: item.report(done, total, "MD steps"),
     )
     write_frames(item.scratch / FRAMES, [sample.frame for sample in found.samples])
-    per_atom = [sample.deviation.per_atom for sample in found.samples]
     np.savez_compressed(
         item.scratch / SAMPLES,
         uid=np.array([s.frame.uid for s in found.samples]),
@@ -69,13 +68,19 @@ def _walk(item: Item) -> Outcome:
         temperature=np.array([s.frame.origin.temperature for s in found.samples]),
         max_deviation=np.array([s.deviation.max for s in found.samples]),
         energy_deviation=np.array([s.deviation.energy for s in found.samples]),
-        per_atom=np.concatenate(per_atom) if per_atom else np.zeros(0),
-        atoms=np.array([len(d) for d in per_atom], dtype=int),
+        # Seven digits are more than a deviation is worth; the frame maxima, which are compared with thresholds, keep all.
+        per_atom=_joined([s.deviation.per_atom for s in found.samples]),
+        mean_force=_joined([s.deviation.mean_force for s in found.samples]),
+        atoms=np.array([len(s.frame.atoms) for s in found.samples], dtype=int),
     )
     reports = [
         {"walker": w.index, "temperature": w.temperature, "steps": w.steps_done, "stopped": w.stop_reason} for w in found.walkers
     ]
     return Outcome({"frames": len(found.samples), "steps": sum(w.steps_done for w in found.walkers), "walkers": reports}, {})
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
 
 
 def select(item: Item) -> Outcome:
@@ -93,7 +98,7 @@ def select(item: Item) -> Outcome:
         known = item.dataset(i)
         chosen = select_frames(
             pool,
-            np.concatenate([load_arrays(folder / SAMPLES, "max_deviation")["max_deviation"] for folder in folders]),
+            np.concatenate([judged_deviations(load_arrays(folder / SAMPLES), trust.get("force_scale")) for folder in folders]),
             config.select,
             trust["lo"],
             trust["hi"],
@@ -112,6 +117,7 @@ def select(item: Item) -> Outcome:
             "purposes": ["train"] * len(chosen.train) + ["fresh"] * len(chosen.fresh),
             "fates": chosen.counts,
             "verdicts": chosen.verdict_counts,
+            "disagreements": chosen.disagreements,
             "trust": {"lo": chosen.trust_lo, "hi": chosen.trust_hi},
         },
         {},
@@ -125,6 +131,7 @@ def _write_selection(folder: Path, pool: Sequence[Frame], chosen: Selection) -> 
         uid=np.array([frame.uid for frame in pool]),
         fate=np.array([str(fate) for fate in chosen.fates]),
         verdict=np.array([str(verdict) for verdict in chosen.verdicts]),
+        novelty=np.zeros(0) if chosen.novelty is None else chosen.novelty,
     )
 
 
@@ -136,12 +143,13 @@ def _write_expected(item: Item, frames: Sequence[Frame]) -> None:
     use_one_thread()
     predictions = Committee.load(item.member_files(item.iteration - 1)).predict([frame.atoms for frame in frames])
     means = [prediction.mean() for prediction in predictions]
-    value = item.result(Stage.VALIDATE, item.iteration - 1)["calibration"]
-    bound = error_bound(None if value is None else Calibration.from_dict(value), [deviation(p).max for p in predictions])
+    calibration = item.result(Stage.VALIDATE, item.iteration - 1)["calibration"] or {"factor": None}
+    # Cautious where the calibration is missing, unbounded, or from easier frames than these.
+    factor = float(np.clip(calibration["factor"] or FACTOR_LIMITS[1], PRIOR_FACTOR, FACTOR_LIMITS[1]))
     np.savez_compressed(
         item.scratch / EXPECTED,
         atoms=np.array([len(frame.atoms) for frame in frames], dtype=int),
         energy=np.array([mean.energy for mean in means]),
         forces=np.concatenate([mean.forces for mean in means]) if means else np.zeros((0, 3)),
-        force_bound=bound,
+        force_bound=np.array([factor * max(deviation(p).max, FORCE_FLOOR) for p in predictions]),
     )
