@@ -7,16 +7,18 @@ chance that its error stays below ``factor * deviation`` is then at least `nomin
 newer, hotter or longer MD are not exchangeable with the old ones: there coverage is measured, never promised.
 
 One factor belongs to one quantity (force of an atom, largest force error of a frame, energy per atom) and, where data
-allow, one element: select the errors and deviations, then call `calibrate`.
+allow, one element: see `quantities`. Atoms of one frame are no independent labels. The frames are what is exchangeable, so
+every frame weighs the same and n counts frames: the factor is the smallest score that a share `nominal` of
+``sum_k 1 / (n + 1) (1 / N_k) sum_i 1[score_ki <= factor]`` reaches, which promises coverage for an atom of a further frame
+(Lee, Barber & Willett, arXiv:2306.06342, 2023) and is the rule above where a frame has one score.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from al_leignn.config import SelectConfig
 from al_leignn.core import CommitteePrediction, Labels
@@ -82,11 +84,12 @@ class Calibration:
     """Dimensionless; infinite without labels and where a prediction was NaN."""
     nominal: float
     n: int
-    """Labels it rests on."""
+    """Labelled frames it rests on."""
     floor: float
     """Deviations below this count as this (units of the deviation)."""
     blind: int
-    """Labels whose deviation lay on the floor although their error did not: identical members look like this."""
+    """Frames (of atoms: shares of frames, added) whose deviation lay on the floor although their error did not: identical
+    members look like this."""
 
     @property
     def degenerate(self) -> bool:
@@ -135,11 +138,17 @@ def calibrate(
     deviations: Float[np.ndarray, " n"],
     nominal: float = 0.9,
     floor: float = FORCE_FLOOR,
+    frame: Int[np.ndarray, " n"] | None = None,
 ) -> Calibration:
     """Split-conformal factor from labels that were never trained on.
 
-    With fewer than `labels_needed(nominal)` labels the largest score is taken and the result is not `valid`; without any the
+    With fewer frames than `labels_needed(nominal)` the largest score is taken and the result is not `valid`; without any the
     factor is infinite. NaN in either array counts as an error that no bound covers.
+
+    Parameters
+    ----------
+    frame
+        The frame that each entry belongs to, as any whole number; None: each is a frame of its own.
 
     Raises
     ------
@@ -148,12 +157,23 @@ def calibrate(
     """
     if not 0 < nominal < 1:
         raise ValueError(f"nominal coverage must lie between 0 and 1, not {nominal}")
-    n = len(errors)
-    if n == 0:
+    if len(errors) == 0:
         return Calibration(factor=math.inf, nominal=nominal, n=0, floor=floor, blind=0)
-    scores = np.sort(np.nan_to_num(errors / np.maximum(deviations, floor), nan=np.inf))
-    blind = int(np.sum((deviations <= floor) & ~(errors <= floor)))
-    return Calibration(factor=float(scores[_rank(n, nominal) - 1]), nominal=nominal, n=n, floor=floor, blind=blind)
+    weights, n = _weights(len(errors), frame)
+    scores = np.nan_to_num(errors / np.maximum(deviations, floor), nan=np.inf)
+    order = np.argsort(scores, kind="stable")
+    # Rounding must push neither an exact 9.0 to 10 nor a sum of thirds below its whole.
+    reached = np.cumsum(weights[order]) >= min((n + 1) * nominal, n) - 1e-9
+    blind = round(float(weights[(deviations <= floor) & ~(errors <= floor)].sum()))
+    return Calibration(factor=float(scores[order[np.argmax(reached)]]), nominal=nominal, n=n, floor=floor, blind=blind)
+
+
+def _weights(count: int, frame: Int[np.ndarray, " n"] | None) -> tuple[Float[np.ndarray, " n"], int]:
+    """Weight of each entry, such that those of one frame add up to 1, and the number of frames."""
+    if frame is None:
+        return np.ones(count), count
+    _, which, sizes = np.unique(frame, return_inverse=True, return_counts=True)
+    return 1.0 / sizes[which], len(sizes)
 
 
 @dataclass(frozen=True)
@@ -162,6 +182,8 @@ class Coverage:
 
     covered: int
     n: int
+    frames: int
+    """Labelled frames that the n belong to."""
     low: float
     high: float
     """95 % Clopper-Pearson limits of the covered share."""
@@ -176,12 +198,25 @@ class Coverage:
         return asdict(self) | {"share": self.share}
 
 
-def coverage(calibration: Calibration, errors: Float[np.ndarray, " n"], deviations: Float[np.ndarray, " n"]) -> Coverage:
+def coverage(
+    calibration: Calibration,
+    errors: Float[np.ndarray, " n"],
+    deviations: Float[np.ndarray, " n"],
+    frame: Int[np.ndarray, " n"] | None = None,
+) -> Coverage:
     """Check a calibration on labels that it has not seen.
+
+    Atoms of one frame tend to be covered together, so the limits are those of as many independent labels as have the same
+    variance (Korn & Graubard, Survey Methodology 24, 193, 1998).
 
     The drift alarm allows for the scatter of the calibration set as well as of the check: without drift the number
     covered is beta-binomial, with the rank k of the factor and n + 1 - k as parameters (Vovk, JMLR W&CP 25, 475, 2012),
     so the alarm is false in at most 2.5 % of the checks however few labels there were.
+
+    Parameters
+    ----------
+    frame
+        The frame that each entry belongs to, as any whole number; None: each is a frame of its own.
 
     Raises
     ------
@@ -192,19 +227,36 @@ def coverage(calibration: Calibration, errors: Float[np.ndarray, " n"], deviatio
 
     if len(errors) == 0:
         raise ValueError("coverage needs at least one label")
-    n, covered = len(errors), int(np.sum(errors <= calibration.bound(deviations)))
-    low = 0.0 if covered == 0 else float(beta.ppf(0.025, covered, n - covered + 1))
-    high = 1.0 if covered == n else float(beta.ppf(0.975, covered + 1, n - covered))
+    inside = errors <= calibration.bound(deviations)
+    n, covered = len(errors), int(np.sum(inside))
+    frames = n if frame is None else len(np.unique(frame))
+    independent = float(n) if frame is None else _independent(inside, frame)
+    hits = independent * covered / n
+    low = 0.0 if covered == 0 else float(beta.ppf(0.025, hits, independent - hits + 1))
+    high = 1.0 if covered == n else float(beta.ppf(0.975, hits + 1, independent - hits))
     rank = _rank(calibration.n, calibration.nominal)
     # An empty calibration promised nothing.
-    drift = rank > 0 and bool(betabinom.cdf(covered, n, rank, calibration.n + 1 - rank) < ALARM)
-    return Coverage(covered=covered, n=n, low=low, high=high, drift=drift)
+    chance = 1.0 if rank == 0 else float(betabinom.cdf(round(hits), round(independent), rank, calibration.n + 1 - rank))
+    return Coverage(covered=covered, n=n, frames=frames, low=low, high=high, drift=chance < ALARM)
 
 
-def error_bound(calibration: Calibration | None, deviations: Sequence[float]) -> Float[np.ndarray, " n"]:
-    """A bound on the worst atom's force error for each deviation, eV/Å; cautious where the calibration is missing or odd."""
-    factor = PRIOR_FACTOR if calibration is None else max(calibration.factor, PRIOR_FACTOR)
-    return np.asarray(min(factor, FACTOR_LIMITS[1]) * np.maximum(np.asarray(deviations, dtype=float), FORCE_FLOOR))
+def _independent(inside: Bool[np.ndarray, " n"], frame: Int[np.ndarray, " n"]) -> float:
+    """Number of independent labels whose covered share would scatter as much as that of these atoms, frames being independent.
+
+    Lowered by the squared ratio of Student quantiles, since the scatter is estimated from few frames. At most the number of
+    atoms; that of frames where all or none are covered, which tells nothing of the scatter.
+    """
+    from scipy.stats import t as student_t
+
+    _, which, sizes = np.unique(frame, return_inverse=True, return_counts=True)
+    share = inside.mean()
+    binomial = share * (1 - share)
+    if len(sizes) < 2 or binomial == 0 or len(sizes) == len(inside):
+        return float(len(sizes))
+    excess = np.bincount(which, weights=inside - share)  # of each frame over its part of the mean
+    variance = len(sizes) / (len(sizes) - 1) * float((excess**2).sum()) / len(inside) ** 2
+    few = (student_t.ppf(0.975, len(inside) - 1) / student_t.ppf(0.975, len(sizes) - 1)) ** 2
+    return float(min(few * binomial / variance, len(inside))) if variance > 0 else float(len(sizes))
 
 
 def trust_levels(calibration: Calibration | None, config: SelectConfig, target_force_error: float) -> tuple[float, float]:

@@ -257,6 +257,8 @@ class Deviation:
     """Norm of the standard deviation of the force vector, eV/Å."""
     energy: float
     """Standard deviation of the energy per atom, eV/atom."""
+    mean_force: Float[np.ndarray, " n_atoms"]
+    """Norm of the mean force vector, eV/Å: what a relative criterion compares with."""
 
     @property
     def max(self) -> float:

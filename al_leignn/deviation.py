@@ -1,6 +1,7 @@
 """Model deviation: the one definition of how much the members of a committee disagree about a frame."""
 
 import numpy as np
+from jaxtyping import Float
 
 from al_leignn.core import CommitteePrediction, Deviation
 
@@ -18,4 +19,16 @@ def deviation(prediction: CommitteePrediction) -> Deviation:
         return Deviation(
             per_atom=np.sqrt(forces.var(axis=0).sum(axis=-1)),
             energy=float(energy.std()) / forces.shape[1],
+            mean_force=np.linalg.norm(forces.mean(axis=0), axis=-1),
         )
+
+
+def relative(
+    values: Float[np.ndarray, " n"], mean_force: Float[np.ndarray, " n"], force_scale: float | None
+) -> Float[np.ndarray, " n"]:
+    """Deviations or errors of forces under the relative criterion, eV/Å: ``value / (1 + F / force_scale)``.
+
+    An atom that feels a force of `force_scale` may be off by twice as much as one at rest before it counts the same.
+    Without a scale, as given.
+    """
+    return values if force_scale is None else values / (1.0 + mean_force / force_scale)

@@ -59,6 +59,62 @@ def test_limits_are_those_of_clopper_and_pearson() -> None:
     assert json.dumps(found.to_dict(), allow_nan=False)
 
 
+def grouped(rng: np.random.Generator, frames: int, atoms: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Errors and deviations of atoms whose overconfidence differs from frame to frame, and the frame of each."""
+    deviations = rng.lognormal(-2.0, 0.7, (frames, atoms))
+    errors = deviations * np.abs(rng.standard_t(5, (frames, atoms))) * rng.lognormal(0.5, 0.5, (frames, 1))
+    sizes = rng.integers(1, atoms, frames)
+    mask = np.arange(atoms) < sizes[:, None]
+    return errors[mask], deviations[mask], np.repeat(np.arange(frames), sizes)
+
+
+@pytest.mark.parametrize("n", [9, 30])
+def test_atoms_are_covered_although_those_of_a_frame_go_together(n: int) -> None:
+    rng = np.random.default_rng(n)
+    shares = []
+    for _ in range(600):
+        errors, deviations, frame = grouped(rng, n)
+        calibration = calibrate(errors, deviations, frame=frame)
+        errors, deviations, frame = grouped(rng, 20)
+        inside = np.bincount(frame, weights=errors <= calibration.bound(deviations))
+        shares.append(np.mean(inside / np.bincount(frame)))  # an atom of a frame, both drawn at random
+    assert 0.9 - 0.01 <= np.mean(shares) <= 0.9 + 1 / (n + 1) + 0.01
+
+
+def test_limits_of_atoms_hold_although_those_of_a_frame_go_together() -> None:
+    rng = np.random.default_rng(0)
+    calibration = calibrate(*grouped(rng, 2000)[:2])
+    truth = coverage(calibration, *grouped(rng, 20000)).share
+    checks = [coverage(calibration, *grouped(rng, 15)) for _ in range(400)]
+    assert np.mean([check.low <= truth <= check.high for check in checks]) >= 0.91
+    naive = [coverage(calibration, *grouped(rng, 15)[:2]) for _ in range(400)]
+    assert np.mean([check.low <= truth <= check.high for check in naive]) < 0.85  # what counting atoms would claim
+
+
+def test_alarm_on_atoms_is_seldom_false() -> None:
+    rng = np.random.default_rng(3)
+    alarms = []
+    for _ in range(600):
+        errors, deviations, frame = grouped(rng, 20)
+        alarms.append(coverage(calibrate(errors, deviations, frame=frame), *grouped(rng, 12)).drift)
+    assert np.mean(alarms) <= 0.025 + 0.01
+
+
+def test_frames_of_one_atom_are_the_plain_case() -> None:
+    errors, deviations = drawn(np.random.default_rng(8), 25)
+    assert calibrate(errors, deviations, frame=np.arange(25)) == calibrate(errors, deviations)
+    plain = Calibration(2.0, 0.9, 25, FORCE_FLOOR, 0)
+    assert coverage(plain, errors, deviations, np.arange(25)) == coverage(plain, errors, deviations)
+
+
+def test_a_large_frame_weighs_no_more_than_a_small_one() -> None:
+    deviations = np.ones(1009)
+    errors = np.concatenate([np.full(1000, 5.0), np.arange(1.0, 10.0)])  # one frame of 1000 atoms, nine of one
+    found = calibrate(errors, deviations, frame=np.concatenate([np.zeros(1000, dtype=int), np.arange(1, 10)]))
+    assert found.n == 10
+    assert found.factor == 9.0  # ten of eleven, wherever the large frame lies
+
+
 def test_factor_is_the_stated_order_statistic() -> None:
     deviations = np.full(19, 0.5)
     assert calibrate(0.5 * np.arange(1.0, 20.0), deviations).factor == pytest.approx(18)  # ceil(20 * 0.9)

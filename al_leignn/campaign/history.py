@@ -19,7 +19,9 @@ from al_leignn.campaign.layout import CONFIG, POOL, PREDICTIONS, SAMPLES, Layout
 from al_leignn.campaign.state import decision_of, label_verdict, published_items
 from al_leignn.converge import IterationSummary
 from al_leignn.core import Decision, LabelVerdict, Stage, StageRequest
+from al_leignn.deviation import relative
 from al_leignn.errors import DamagedArtifactError
+from al_leignn.quantities import WORST_ATOM
 from al_leignn.store import Manifest, read_manifest
 
 
@@ -57,6 +59,8 @@ class IterationRecord:
     """Frames of the pool by verdict; all 0 for seeds, which no committee has seen."""
     fates: dict[str, int]
     """Frames of the pool by fate."""
+    disagreements: dict[str, int]
+    """Frames of the pool of which committee and novelty say different things (`select.fate.Selection`)."""
     trust: dict[str, float | None]
     """lo and hi in force at the selection, eV/Å."""
     labels: LabelCost
@@ -68,11 +72,16 @@ class IterationRecord:
     """Frames held back for measuring, after this iteration."""
     fresh: dict[str, Any] | None
     """Errors of the committee that drove the MD on this iteration's fresh labels (`validate.metrics.Metrics`)."""
+    chosen: dict[str, Any] | None
+    """Errors of the same committee on the frames chosen for training from the same pool, before they were trained on."""
     test: dict[str, Any] | None
     """Errors of the committee trained in this iteration on all fresh labels so far."""
     coverage: dict[str, Any] | None
     """How the last calibration's bound held on the new fresh labels (`calibration.Coverage`, and the share)."""
     calibration: dict[str, Any] | None
+    """Of the worst atom of a frame (`calibration.Calibration`)."""
+    quantities: dict[str, dict[str, Any]]
+    """unit, calibration and coverage of every quantity, the worst atom of a frame first."""
     gates: list[dict[str, Any]]
     """Physics gates (`validate.physics.Gate`)."""
     decision: Decision | None
@@ -134,7 +143,7 @@ class Trace:
     """MD steps the walker did."""
     step: Float[np.ndarray, " frames"]
     deviation: Float[np.ndarray, " frames"]
-    """Frame maxima, eV/Å."""
+    """Frame maxima, eV/Å; relative ones where that criterion was in force."""
 
 
 class History:
@@ -194,15 +203,18 @@ class History:
             pool=int(selection.get("pool", 0)),
             verdicts=selection.get("verdicts", {}),
             fates=selection.get("fates", {}),
+            disagreements=selection.get("disagreements", {}),
             trust=selection.get("trust", {"lo": None, "hi": None}),
             labels=_label_cost(labels, collected),
             refused=collected.get("refused") or _refused(labels),
             train_total=collected.get("train_total"),
             fresh_total=collected.get("fresh_total"),
             fresh=validation.get("fresh"),
+            chosen=validation.get("chosen"),
             test=validation.get("test"),
             coverage=validation.get("coverage"),
             calibration=validation.get("calibration"),
+            quantities=uncertainty_table(validation),
             gates=validation.get("gates", []),
             decision=decision_of(decision) if decision else None,
             costs={stage: _stage_cost(self.items(stage, iteration)) for stage in Stage},
@@ -249,8 +261,11 @@ class History:
     def traces(self, iteration: int) -> list[Trace]:
         """Deviations along each walker's trajectory, in the order of the walkers; none for seeds."""
         found = []
+        scale = self.before(iteration).get("trust", {}).get("force_scale")
         for explored in self.items(Stage.EXPLORE, iteration) if iteration > 0 else []:
-            samples = self.samples(iteration, explored.item, "walker", "step", "max_deviation")
+            names = ["walker", "step", "max_deviation", *([] if scale is None else ["per_atom", "mean_force", "atoms"])]
+            samples = self.samples(iteration, explored.item, *names)
+            judged = samples["max_deviation"] if scale is None else judged_deviations(samples, scale)
             for walker in explored.result["walkers"]:
                 mine = samples["walker"] == walker["walker"]
                 found.append(
@@ -260,7 +275,7 @@ class History:
                         temperature=float(walker["temperature"]),
                         steps=int(walker["steps"]),
                         step=samples["step"][mine].astype(float),
-                        deviation=samples["max_deviation"][mine],
+                        deviation=judged[mine],
                     )
                 )
         return found
@@ -292,7 +307,7 @@ class History:
         return load_arrays(self.layout.item(StageRequest(Stage.EXPLORE, iteration, item)) / SAMPLES, *names)
 
     def pool(self, iteration: int) -> dict[str, Any] | None:
-        """uid, fate and verdict of every frame of the pool; None before the selection."""
+        """uid, fate, verdict and novelty of every frame of the pool; None before the selection."""
         folder = self.layout.item(StageRequest(Stage.SELECT, iteration, 0))
         return load_arrays(folder / POOL) if self.manifest(Stage.SELECT, iteration) else None
 
@@ -314,6 +329,14 @@ def load_arrays(path: Path, *names: str) -> dict[str, Any]:
     """The named arrays of an .npz file; all of them where none is named."""
     with np.load(path, allow_pickle=False) as data:
         return {name: data[name] for name in names or data.files}
+
+
+def judged_deviations(samples: dict[str, Any], force_scale: float | None) -> Float[np.ndarray, " frames"]:
+    """What is compared with the trust levels: each frame's model deviation, or under the relative criterion its largest value."""
+    if force_scale is None or not len(samples["atoms"]):
+        return np.asarray(samples["max_deviation"])
+    values = relative(samples["per_atom"].astype(float), samples["mean_force"].astype(float), force_scale)
+    return np.asarray(np.maximum.reduceat(values, np.cumsum(samples["atoms"]) - samples["atoms"]))
 
 
 def deviation_summary(
@@ -350,6 +373,14 @@ def _label_cost(labels: Sequence[Manifest], collected: dict[str, Any]) -> LabelC
 
 def _refused(labels: Sequence[Manifest]) -> dict[str, int]:
     return dict(Counter(str(m.result["reason"]) for m in labels if label_verdict(m.result) is not LabelVerdict.ACCEPTED))
+
+
+def uncertainty_table(validation: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """unit, calibration and coverage by quantity, the worst atom of a frame first, from the results of a validation."""
+    if not validation.get("calibration"):
+        return {}
+    worst = {"unit": "eV/Å", "calibration": validation["calibration"], "coverage": validation["coverage"]}
+    return {WORST_ATOM: worst, **validation.get("quantities", {})}
 
 
 def _stage_cost(items: Sequence[Manifest]) -> StageCost:

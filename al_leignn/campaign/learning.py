@@ -2,17 +2,16 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from al_leignn.calibration import Calibration, calibrate, coverage, frame_errors, trust_levels
+from al_leignn.calibration import Calibration, trust_levels
 from al_leignn.campaign.item import COMMITTEE, MEMBER, Item, Outcome
 from al_leignn.campaign.layout import PREDICTIONS
 from al_leignn.core import CommitteePrediction, LabelledFrame, Stage
-from al_leignn.deviation import deviation
 from al_leignn.errors import RunError
+from al_leignn.quantities import WORST_ATOM, Quantity, quantities
 
 if TYPE_CHECKING:
     from al_leignn.model.committee import Committee
@@ -75,34 +74,36 @@ def validate(item: Item) -> Outcome:
     """Errors on labels never trained on, calibration from them, physics of the mean potential.
 
     The *fresh* errors are prospective: the committee that ran the MD of this iteration is compared with labels of
-    a random sample of that very MD. The *test* errors are the new committee's on all fresh labels so far.
+    a random sample of that very MD. The *chosen* errors are the same committee's on the frames that were chosen for training
+    from the same pool, before they were trained on: what choosing gains. The *test* errors are the new committee's on all
+    fresh labels so far.
     """
     from al_leignn.model.committee import Committee
     from al_leignn.model.threads import use_one_thread
 
     use_one_thread()
     config, i = item.config, item.iteration
-    everything = item.dataset(i + 1).fresh
-    current = everything[len(everything) - int(item.result(Stage.COLLECT)["fresh"]) :]
+    data, added = item.dataset(i + 1), item.result(Stage.COLLECT)
+    everything = data.fresh
+    current = everything[len(everything) - int(added["fresh"]) :]
+    chosen = data.train[len(data.train) - int(added["train"]) :]
     committee = Committee.load(item.member_files(i))
     item.report(0, 3, "errors")
     predictions = committee.predict([labelled.frame.atoms for labelled in everything])
-    result: dict[str, Any] = {"test": _errors(predictions, everything), "fresh": None, "coverage": None}
+    result: dict[str, Any] = {"test": _errors(predictions, everything), "fresh": None, "chosen": None}
+    seen: dict[str, Quantity] = {}
     if i > 0 and current:
-        driving = Committee.load(item.member_files(i - 1)).predict([labelled.frame.atoms for labelled in current])
-        result |= {"fresh": _errors(driving, current), "coverage": _coverage(item, driving, current)}
+        driving = Committee.load(item.member_files(i - 1))
+        on_fresh, on_chosen = (driving.predict([n.frame.atoms for n in part]) for part in (current, chosen))
+        result |= {"fresh": _errors(on_fresh, current), "chosen": _errors(on_chosen, chosen)}
+        seen = quantities(on_fresh, current, config.select.force_scale)
     committee.save(item.scratch / COMMITTEE)
-    maxima = _frame_maxima(predictions, everything)
-    _write_predictions(item, predictions, everything, maxima)
+    found = quantities(predictions, everything, config.select.force_scale)
+    _write_predictions(item, predictions, everything, found)
     item.report(1, 3, "calibration")
-    calibration = calibrate(*maxima) if everything else None
-    lo, hi = trust_levels(calibration, config.select, config.converge.target_force_error)
+    result |= _uncertainty(item, seen, found)
     item.report(2, 3, "physics")
-    result |= {
-        "calibration": None if calibration is None else calibration.to_dict(),
-        "trust": {"lo": lo, "hi": hi},
-        "gates": _gates(item, committee, everything),
-    }
+    result["gates"] = _gates(item, committee, everything)
     item.report(3, 3, "physics")
     return Outcome(result, {})
 
@@ -116,26 +117,46 @@ def _errors(predictions: Sequence[CommitteePrediction], labelled: Sequence[Label
     return errors([p.mean() for p in predictions], [n.labels for n in labelled], numbers).to_dict()
 
 
-def _coverage(item: Item, predictions: Sequence[CommitteePrediction], labelled: Sequence[LabelledFrame]) -> dict[str, Any] | None:
-    """Whether the bound that the last calibration gave held for labels made since."""
-    earlier = item.result(Stage.VALIDATE, item.iteration - 1)["calibration"]
-    if earlier is None:
-        return None
-    found = coverage(Calibration.from_dict(earlier), *_frame_maxima(predictions, labelled))
-    return asdict(found) | {"share": found.share}
+def _uncertainty(item: Item, seen: dict[str, Quantity], found: dict[str, Quantity]) -> dict[str, Any]:
+    """How the last calibrations held for labels made since, the new calibrations, and the trust levels that follow.
 
+    Parameters
+    ----------
+    seen
+        The new fresh frames, as the committee saw them that ran the MD.
+    found
+        All fresh frames, as the new committee sees them.
+    """
+    from al_leignn.campaign.history import uncertainty_table
 
-def _frame_maxima(predictions: Sequence[CommitteePrediction], labelled: Sequence[LabelledFrame]) -> tuple[np.ndarray, np.ndarray]:
-    """Largest true force error and largest force deviation of each frame, eV/Å."""
-    true = [frame_errors(p, n.labels).max for p, n in zip(predictions, labelled, strict=True)]
-    return np.array(true), np.array([deviation(p).max for p in predictions])
+    select, target = item.config.select, item.config.converge.target_force_error
+    earlier = uncertainty_table(item.result(Stage.VALIDATE, item.iteration - 1)) if item.iteration > 0 else {}
+    calibrations = {name: quantity.calibrate() for name, quantity in found.items()}
+    table = {
+        name: {
+            "unit": found[name].unit,
+            "calibration": calibration.to_dict(),
+            "coverage": None
+            if name not in seen or name not in earlier
+            else seen[name].coverage(Calibration.from_dict(earlier[name]["calibration"])).to_dict(),
+        }
+        for name, calibration in calibrations.items()
+    }
+    worst = table.pop(WORST_ATOM, {"calibration": None, "coverage": None})
+    lo, hi = trust_levels(calibrations.get(WORST_ATOM), select, target)
+    return {
+        "calibration": worst["calibration"],
+        "coverage": worst["coverage"],
+        "quantities": table,
+        "trust": {"lo": lo, "hi": hi} | ({} if select.force_scale is None else {"force_scale": select.force_scale}),
+    }
 
 
 def _write_predictions(
     item: Item,
     predictions: Sequence[CommitteePrediction],
     labelled: Sequence[LabelledFrame],
-    maxima: tuple[np.ndarray, np.ndarray],
+    found: dict[str, Quantity],
 ) -> None:
     """Keep what parity plots need."""
     means = [p.mean() for p in predictions]
@@ -149,8 +170,8 @@ def _write_predictions(
         energy_ref=np.array([n.labels.energy for n in labelled]) / atoms,
         forces=np.concatenate([m.forces for m in means]) if means else np.zeros((0, 3)),
         forces_ref=np.concatenate([n.labels.forces for n in labelled]) if labelled else np.zeros((0, 3)),
-        max_error=maxima[0],
-        max_deviation=maxima[1],
+        max_error=found[WORST_ATOM].errors if found else np.zeros(0),
+        max_deviation=found[WORST_ATOM].deviations if found else np.zeros(0),
     )
 
 

@@ -1,5 +1,7 @@
 """One iteration on one screen: what was explored, what was labelled, how good the committee is, and the decision."""
 
+from typing import Any
+
 import numpy as np
 from rich.console import RenderableType
 from rich.panel import Panel
@@ -25,12 +27,12 @@ def iteration_summary(layout: Layout, iteration: int) -> RenderableType:
     history = History(layout)
     record = history.record(iteration)
     config = layout.config_of(iteration).converge
-    lines = {
+    lines: dict[str, RenderableType | None] = {
         "explored": _explored(record),
         "deviation": _deviation(history, record),
         "labels": _labels(record),
         "fresh labels": _errors(record, config),
-        "bound": _bound(record),
+        "uncertainty": _bounds(record),
         "physics": _physics(record),
         "spent": _spent(record),
         "decision": None if record.decision is None else decision_text(record.decision),
@@ -58,7 +60,10 @@ def _explored(record: IterationRecord) -> str:
     if not record.pool:
         return text
     shares = ", ".join(f"{n} {verdict} ({percent(n / record.pool)})" for verdict, n in record.verdicts.items())
-    return f"{text}\n{record.pool} frames: {shares}"
+    text = f"{text}\n{record.pool} frames: {shares}"
+    if any(record.disagreements.values()):
+        text += f"; {', '.join(f'{n} {kind}' for kind, n in record.disagreements.items())}"
+    return text
 
 
 def _deviation(history: History, record: IterationRecord) -> str:
@@ -91,29 +96,41 @@ def _errors(record: IterationRecord, config: ConvergeConfig) -> str:
     found, whose = (record.fresh, "") if record.fresh else (record.test, " (seeds)")
     if not found:
         return ""
-    force = f"force MAE {number(found['force_mae'])}"
-    if found["force_mae_low"] is not None:
-        force += f" (95 %: {number(found['force_mae_low'])} to {number(found['force_mae_high'])})"
-    return (
-        f"{force} eV/Å on {found['n_frames']} frames{whose}; target {config.target_force_error:.3g}\n"
-        f"energy MAE {number(found['energy_mae'])} eV/atom; target {config.target_energy_error:.3g}"
-    )
+    lines = [
+        f"force MAE {_force_error(found)} on {found['n_frames']} frames{whose}; target {config.target_force_error:.3g}",
+        f"energy MAE {number(found['energy_mae'])} eV/atom; target {config.target_energy_error:.3g}",
+    ]
+    if record.chosen:
+        lines.append(f"beside them, on the {record.chosen['n_frames']} frames chosen for training: {_force_error(record.chosen)}")
+    return "\n".join(lines)
 
 
-def _bound(record: IterationRecord) -> str:
-    parts = []
-    if record.coverage:
-        found = record.coverage
-        limits = f"{percent(found['low'])} to {percent(found['high'])}"
-        parts.append(f"held for {found['covered']} of {found['n']} fresh labels ({percent(found['share'])}, 95 %: {limits})")
-        if found["drift"]:
-            parts.append("DRIFT: fewer than chance explains")
-    if record.calibration:
-        found = record.calibration
-        factor = "unbounded" if found["factor"] is None else f"{found['factor']:.2f}"
-        state = "" if found["valid"] else ", not valid yet"
-        parts.append(f"now {factor} times the deviation for {percent(found['nominal'])}, from {found['n']} labels{state}")
-    return "\n".join(parts)
+def _force_error(metrics: dict[str, Any]) -> str:
+    limits = ""
+    if metrics["force_mae_low"] is not None:
+        limits = f" (95 %: {number(metrics['force_mae_low'])} to {number(metrics['force_mae_high'])})"
+    return f"{number(metrics['force_mae'])}{limits} eV/Å"
+
+
+def _bounds(record: IterationRecord) -> RenderableType:
+    """Of every quantity: how the last bound held on the new labels, and the new factor."""
+    if not record.quantities:
+        return ""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
+    nominal = next(iter(record.quantities.values()))["calibration"]["nominal"]
+    for name in (f"{nominal:.0%} bound on", "held for", "share", "95 % limits", "now, × deviation", "from frames"):
+        table.add_column(name, header_style="dim", no_wrap=True)
+    for name, found in record.quantities.items():
+        held, new = found["coverage"], found["calibration"]
+        seen: list[str | Text] = ["–", "–", "–"]
+        if held is not None:
+            drift = Text(" DRIFT", "bold red") if held["drift"] else ""
+            limits = f"{percent(held['low'])} to {percent(held['high'])}"
+            seen = [f"{held['covered']} of {held['n']}", Text.assemble(percent(held["share"]), drift), limits]
+        state = "" if new["valid"] else " (not valid yet)"
+        factor = "unbounded" if new["factor"] is None else f"{new['factor']:.2f}"
+        table.add_row(name, *seen, factor, f"{new['n']}{state}")
+    return table
 
 
 def _physics(record: IterationRecord) -> str:

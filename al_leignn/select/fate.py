@@ -74,7 +74,10 @@ class Selection:
     @property
     def disagreements(self) -> dict[str, int]:
         """Frames of which committee and novelty say different things; both 0 for seeds."""
-        novel = np.zeros(len(self.fates), dtype=bool) if self.novelty is None else self.novelty >= NOVEL
-        known = np.zeros(len(self.fates), dtype=bool) if self.novelty is None else self.novelty < NOVEL
+        if self.novelty is None:
+            return {"accurate but novel": 0, "uncertain but familiar": 0}
         sure = np.array([verdict is Verdict.ACCURATE for verdict in self.verdicts], dtype=bool)
-        return {"accurate but novel": int((sure & novel).sum()), "uncertain but familiar": int((~sure & known).sum())}
+        return {
+            "accurate but novel": int((sure & (self.novelty >= NOVEL)).sum()),
+            "uncertain but familiar": int((~sure & (self.novelty < NOVEL)).sum()),
+        }
