@@ -117,12 +117,17 @@ def md(
     temperature: Annotated[float, typer.Option(help="K")],
     steps: Annotated[int, typer.Option(min=1, help="MD steps")],
     ensemble: Annotated[str, typer.Option(help="nve, nvt or npt")] = "nvt",
+    thermostat: Annotated[str, typer.Option(help="langevin or csvr (stochastic velocity rescaling)")] = "langevin",
+    cell: Annotated[str, typer.Option(help="what npt may change: isotropic, anisotropic or full")] = "isotropic",
     pressure: Annotated[float, typer.Option(help="GPa, for npt")] = 0.0,
     timestep_fs: Annotated[float | None, typer.Option(help="fs [default: from the lightest element]")] = None,
     stride: Annotated[int, typer.Option(min=1, help="steps between written frames")] = 10,
     driver: Annotated[str, typer.Option(help="mean: all members push; member: the first one, the others look on")] = "mean",
     seed: Annotated[int, typer.Option(min=0, help="all random numbers derive from it")] = 0,
-    out: Annotated[Path, typer.Option(help="trajectory to write (extended XYZ)")] = Path("md.extxyz"),
+    out: Annotated[Path, typer.Option(help="trajectory to write (extended XYZ; compressed if it ends in .xz or .gz)")] = Path(
+        "md.extxyz"
+    ),
+    resume: Annotated[bool, typer.Option("--resume", help="go on where OUT ends: after an interrupt, or for more steps")] = False,
     json: Json = False,
 ) -> None:
     """Run MD; every written frame carries the committee's deviation on each atom.
@@ -135,10 +140,14 @@ def md(
     from al_leignn.config import checked_explore
     from al_leignn.explore.production import write_trajectory
     from al_leignn.model.committee import Committee
+    from al_leignn.store import digest_file
 
+    checkpoint = model_file(model)
     atoms = read_structures(structure)[0]
     settings = checked_explore(
         ensemble=ensemble,
+        thermostat=thermostat,
+        cell=cell,
         temperatures=[temperature],
         pressure=pressure,
         steps=steps,
@@ -149,12 +158,14 @@ def md(
     with bar() as progress:
         task = progress.add_task("md: steps", total=steps)
         found = write_trajectory(
-            Committee.load(model_file(model)),
+            Committee.load(checkpoint),
             atoms,
             settings,
             out,
             seed=seed,
             progress=lambda done, _: progress.update(task, completed=done),
+            resume=resume,
+            model=digest_file(checkpoint),
         )
     print_json(found) if json else _print_values(found)
 

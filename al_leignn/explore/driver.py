@@ -1,7 +1,7 @@
 """What pushes the walkers: one evaluation of a committee for all of them, and what it shows the watchdog."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from al_leignn.core import CommitteePrediction, Deviation
 from al_leignn.deviation import deviation
+from al_leignn.explore.bias import Bias
 from al_leignn.explore.integrators import State
 from al_leignn.explore.neighbours import Neighbours, Pairs
 from al_leignn.model.graph import Graph, trim
@@ -63,13 +64,15 @@ class Sight:
     """Smallest distance over the sum of covalent radii, where it is below the limit; infinite elsewhere."""
     alone: Bool[Tensor, " atoms"]
     """Atoms without a neighbour."""
+    bias: Float[Tensor, " walkers"]
+    """What the bias adds to the potential energy, eV."""
     deviations: list[Deviation] | None
     """Of each walker, if all members were asked."""
 
     def select(self, keep: Sequence[int], atoms: Bool[Tensor, " atoms"]) -> "Sight":
         """That of some walkers and their atoms."""
         deviations = None if self.deviations is None else [self.deviations[w] for w in keep]
-        return Sight(self.contact[list(keep)], self.alone[atoms], deviations)
+        return Sight(self.contact[list(keep)], self.alone[atoms], self.bias[list(keep)], deviations)
 
 
 @dataclass
@@ -84,6 +87,8 @@ class Driver:
         Whether the ensemble needs it.
     contact
         Distances below this share of the sum of covalent radii are reported.
+    bias
+        What is added to the mean of all members, if anything.
     """
 
     potential: Potential
@@ -93,20 +98,34 @@ class Driver:
     neighbours: Neighbours
     radii: Float[Tensor, " atoms"]
     """Covalent radii, Å."""
+    bias: Bias | None = None
 
     @classmethod
     def of(
-        cls, potential: Potential, structures: Sequence[Atoms], *, member: int | None, stress: bool, contact: float
+        cls,
+        potential: Potential,
+        structures: Sequence[Atoms],
+        *,
+        member: int | None,
+        stress: bool,
+        contact: float,
+        bias: Bias | None = None,
+        homes: Sequence[Float[np.ndarray, "3"]] | None = None,
     ) -> "Driver":
-        """For walkers that start at `structures`; errors as `Neighbours.of`."""
+        """For walkers that are at `structures`; `homes` and errors as in `Neighbours.of`."""
         device = potential.device
-        neighbours = Neighbours.of(structures, potential.cutoff, potential.species, flexible=stress, device=device)
+        neighbours = Neighbours.of(structures, potential.cutoff, potential.species, flexible=stress, device=device, homes=homes)
         radii = torch.as_tensor(covalent_radii[np.concatenate([atoms.numbers for atoms in structures])], device=device)
-        return cls(potential, member, stress, contact, neighbours, radii)
+        return cls(potential, member, stress, contact, neighbours, radii, bias)
 
     def select(self, keep: Sequence[int], atoms: Bool[Tensor, " atoms"]) -> "Driver":
         """For some of the walkers and their atoms."""
-        return Driver(self.potential, self.member, self.stress, self.contact, self.neighbours.select(keep), self.radii[atoms])
+        return replace(
+            self,
+            neighbours=self.neighbours.select(keep),
+            radii=self.radii[atoms],
+            bias=None if self.bias is None else self.bias.select(keep),
+        )
 
     def evaluate(self, state: State, *, everyone: bool) -> Sight:
         """Bring forces, energy and stress of `state` up to date; ask all members if `everyone`."""
@@ -121,12 +140,24 @@ class Driver:
         state.energy = output.energy[pushing].double().mean(0)
         if output.stress is not None:
             state.stress = output.stress[pushing].double().mean(0)
+        bias = self._bias(state, output) if members is None else torch.zeros_like(state.energy)
         pairs = self.neighbours.pairs(state.positions, state.cells)
         return Sight(
             contact=self._contacts(state, pairs),
             alone=self._alone(state, pairs),
+            bias=bias,
             deviations=_deviations(output, state.counts) if members is None else None,
         )
+
+    def _bias(self, state: State, output: Evaluation) -> Float[Tensor, " walkers"]:
+        if self.bias is None:
+            return torch.zeros_like(state.energy)
+        if self.bias.origin is None:
+            self.bias = self.bias.starting(output.energy)
+        energy, push = self.bias.push(output.energy, output.forces, state)
+        state.energy += energy
+        state.forces += push
+        return energy
 
     def _contacts(self, state: State, pairs: Pairs) -> Float[Tensor, " walkers"]:
         closest = torch.full_like(state.dof, torch.inf)

@@ -64,6 +64,7 @@ class Neighbours:
         skin: float = 1.0,
         flexible: bool = False,
         device: torch.device | str = "cpu",
+        homes: Sequence[Float[np.ndarray, "3"]] | None = None,
     ) -> "Neighbours":
         """Search `structures` as they are now.
 
@@ -79,6 +80,8 @@ class Neighbours:
             Whether cells may change (structures periodic in three directions only).
         device
             Where positions will be.
+        homes
+            Where the centres of structures belong along directions without periodicity, Å; by default where they are.
 
         Raises
         ------
@@ -86,8 +89,10 @@ class Neighbours:
             As `build_graph`.
         """
         known = tuple(species)
+        centres = homes if homes is not None else [atoms.positions.mean(axis=0) for atoms in structures]
         searched = [
-            _Searched(atoms, build_graph(atoms, cutoff + skin, known), atoms.positions.mean(axis=0)) for atoms in structures
+            _Searched(atoms, build_graph(atoms, cutoff + skin, known), home)
+            for atoms, home in zip(structures, centres, strict=True)
         ]
         return cls(cutoff, skin, known, flexible, torch.device(device), searched)
 
@@ -98,6 +103,11 @@ class Neighbours:
     def cells(self) -> Float[Tensor, "structures 3 3"]:
         """Cells at the last search, as a `Graph` has them: zero rows along directions without periodicity."""
         return self._joined.cell
+
+    @property
+    def homes(self) -> list[Float[np.ndarray, "3"]]:
+        """Where the centres of structures belong along directions without periodicity, Å."""
+        return [searched.home for searched in self.searched]
 
     def select(self, keep: Sequence[int]) -> "Neighbours":
         """The lists of some of the structures, without a new search."""
@@ -110,8 +120,14 @@ class Neighbours:
         its centre is put back where it started: coordinates stay small, distances and forces are the same. `positions`
         (Å, double precision) are changed in place. Where two atoms have become one, all of their structure become NaN.
         """
-        strayed = self._strayed(positions, cells)
-        for s in strayed:
+        self._search(self._strayed(positions, cells), positions, cells)
+
+    def refresh(self, positions: Float[Tensor, "atoms 3"], cells: Float[Tensor, "structures 3 3"]) -> None:
+        """Search all structures again, as `update` does for some; what was searched before leaves no trace."""
+        self._search(range(len(self.searched)), positions, cells)
+
+    def _search(self, chosen: Sequence[int], positions: Float[Tensor, "atoms 3"], cells: Float[Tensor, "structures 3 3"]) -> None:
+        for s in chosen:
             old = self.searched[s]
             atoms = old.atoms.copy()
             if self.flexible:
@@ -126,7 +142,7 @@ class Neighbours:
                 continue
             positions[mine] = graph.positions.to(self.device)
             self.searched[s] = _Searched(atoms, graph, old.home)
-        if strayed:
+        if chosen:
             self._join()
 
     def graph(self, positions: Float[Tensor, "atoms 3"], cells: Float[Tensor, "structures 3 3"]) -> Graph:

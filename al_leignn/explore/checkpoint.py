@@ -1,0 +1,138 @@
+"""Exact resume of MD: all that a batch of walkers is, in one file that cannot be half written.
+
+When a checkpoint is written, the neighbour lists of the running batch are searched anew, as they are when it is read back: on a
+CPU a resumed run is the same to the last bit as one that was never interrupted.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from al_leignn.explore.batch import Batch, Settings, Walker, WalkerReport, initial_state, new_driver
+from al_leignn.explore.driver import Potential, Sight
+from al_leignn.store import write_atomic
+
+FORMAT = "1"
+_OF_STATE = ("positions", "velocities", "forces", "cells", "energy", "stress", "targets", "pressures", "heat")
+_OF_BATCH = ("bonded", "start_volume", "start_energy", "temperature_sum")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a run keeps its state.
+
+    Attributes
+    ----------
+    every
+        Steps between checkpoints.
+    fingerprint
+        Names the run, so that no other run picks its state up.
+    """
+
+    path: Path
+    every: int
+    fingerprint: str
+
+    def save(self, batch: Batch, step: int, reports: dict[int, WalkerReport], position: int) -> None:
+        """Write the state after `step` steps; `position` is where the samples so far end in their file."""
+        batch.driver.neighbours.refresh(batch.state.positions, batch.state.cells)
+        tensors = {name: getattr(batch.state, name) for name in _OF_STATE} | {name: getattr(batch, name) for name in _OF_BATCH}
+        tensors["homes"] = torch.from_numpy(np.array(batch.driver.neighbours.homes))
+        if batch.driver.bias is not None and batch.driver.bias.origin is not None:
+            tensors["bias_origin"] = batch.driver.bias.origin
+        about = {
+            "step": step,
+            "position": position,
+            "walkers": [walker.index for walker in batch.walkers],
+            "streams": [stream.bit_generator.state for stream in batch.state.streams],
+            "reports": [asdict(report) for report in reports.values()],
+        }
+        metadata = {"format": FORMAT, "fingerprint": self.fingerprint, "run": json.dumps(about)}
+        write_atomic(self.path, save({name: t.cpu().contiguous().clone() for name, t in tensors.items()}, metadata=metadata))
+
+    def matches(self) -> bool:
+        """Whether there is a state of this run."""
+        return self._read() is not None
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if (metadata.get("format"), metadata.get("fingerprint")) != (FORMAT, self.fingerprint):
+                    return None
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+                return json.loads(metadata["run"]), tensors
+        except (OSError, ValueError, KeyError, SafetensorError):
+            return None
+
+    def load(self, potential: Potential, walkers: Sequence[Walker], settings: Settings) -> "Resumed | None":
+        """The run as it was saved; None if the file is missing, damaged or another run's."""
+        read = self._read()
+        if read is None:
+            return None
+        about, tensors = read
+        reports = {report["index"]: WalkerReport(**report) for report in about["reports"]}
+        by_index = {walker.index: walker for walker in walkers}
+        batch = _batch_of(potential, [by_index[index] for index in about["walkers"]], settings, tensors, about["streams"])
+        return Resumed(batch, about["step"], reports, about["position"])
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A run that goes on."""
+
+    batch: Batch
+    step: int
+    reports: dict[int, WalkerReport]
+    """Of the walkers that have ended."""
+    position: int
+    """Where their samples end in the file."""
+
+
+def _batch_of(
+    potential: Potential,
+    walkers: list[Walker],
+    settings: Settings,
+    tensors: dict[str, Tensor],
+    streams: Sequence[dict[str, object]],
+) -> Batch:
+    tensors = {name: tensor.to(potential.device) for name, tensor in tensors.items()}
+    state = initial_state(walkers, settings.config, tensors["cells"], np.random.SeedSequence(0))
+    for name in _OF_STATE:
+        setattr(state, name, tensors[name])
+    for stream, saved in zip(state.streams, streams, strict=True):
+        stream.bit_generator.state = saved
+    driver = new_driver(potential, _structures(walkers, settings, tensors), settings, list(tensors["homes"].cpu().numpy()))
+    if driver.bias is not None and "bias_origin" in tensors:
+        driver.bias = driver.bias.starting(tensors["bias_origin"])
+    nothing = torch.zeros_like(state.energy)
+    return Batch(
+        settings=settings,
+        walkers=walkers,
+        state=state,
+        driver=driver,
+        sight=Sight(contact=nothing + torch.inf, alone=~tensors["bonded"], bias=nothing, deviations=None),
+        **{name: tensors[name] for name in _OF_BATCH},
+    )
+
+
+def _structures(walkers: Sequence[Walker], settings: Settings, tensors: dict[str, Tensor]) -> list[Atoms]:
+    """Walkers where they were saved: positions as they are, not folded once more."""
+    positions, first, found = tensors["positions"].cpu().numpy(), 0, []
+    for w, walker in enumerate(walkers):
+        atoms = walker.atoms.copy()
+        if settings.config.ensemble == "npt":
+            atoms.set_cell(tensors["cells"][w].cpu().numpy())
+        atoms.positions = positions[first : first + len(atoms)]
+        first += len(atoms)
+        found.append(atoms)
+    return found
