@@ -9,7 +9,7 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -99,19 +99,48 @@ class SeedConfig(Section):
     hot_factor: Positive = Field(1.5, description="temperature of that MD relative to the highest exploration temperature")
 
 
+class Condition(Section):
+    """Targets of a walker: values, or lists of values that are passed through at equal times, linearly in between."""
+
+    temperature: Positive | Annotated[list[Positive], Field(min_length=1)] = Field(description="thermostat target, K")
+    pressure: float | Annotated[list[float], Field(min_length=1)] = Field(0.0, description="target pressure for npt, GPa")
+
+    @property
+    def label(self) -> str:
+        """In words, and its identity: a condition that is changed is a new one."""
+        temperature, pressure = (
+            " → ".join(f"{x:g}" for x in (value if isinstance(value, list) else [value]))
+            for value in (self.temperature, self.pressure)
+        )
+        return f"{temperature} K" + ("" if pressure == "0" else f", {pressure} GPa")
+
+
 class ExploreConfig(Section):
     """MD driven by the committee."""
 
     ensemble: Literal["nvt", "npt", "nve"] = Field("nvt", description="ensemble of the walkers")
     temperatures: Annotated[list[Positive], Field(min_length=1)] = Field([300.0, 600.0], description="thermostat targets, K")
     pressure: float = Field(0.0, description="target pressure for npt, GPa")
-    walkers: Count = Field(2, description="walkers per structure and temperature")
+    schedule: list[Condition] = Field(
+        default_factory=list,
+        description="conditions from the safest to the boldest, as [[explore.schedule]] with temperature and pressure, each a "
+        "value or a list of values that a walker passes through; empty: one for each of `temperatures`",
+    )
+    policy: Literal["all", "climb"] = Field(
+        "all",
+        description="all: every iteration explores all conditions; climb: the first that is not learned, while one walker per "
+        "structure watches each learned one",
+    )
+    learned_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.9, description="a condition is learned when this share of its frames is accurate and no walker was stopped"
+    )
+    walkers: Count = Field(2, description="walkers per structure and condition")
     batch: Count = Field(4, description="walkers run together in one job")
     steps: Count = Field(1000, description="MD steps of each walker and iteration")
     timestep_fs: Annotated[float, Field(gt=0, le=10)] = Field(1.0, description="time step, fs")
     thermostat: Literal["langevin", "csvr"] = Field(
         "langevin",
-        description="langevin: friction and noise on every atom; csvr: stochastic velocity rescaling, which hardly disturbs the motion",
+        description="langevin: friction and noise on every atom; csvr: stochastic velocity rescaling, gentler on the motion",
     )
     friction_per_ps: Positive = Field(5.0, description="friction of the thermostat, 1/ps; it renews energies at twice this rate")
     cell: Literal["isotropic", "anisotropic", "full"] = Field(
@@ -131,6 +160,25 @@ class ExploreConfig(Section):
         0.02,
         description="standard deviation of the energy over members, per square root of the atoms, that the bias grows up to, eV",
     )
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """What walkers are held at, from the safest to the boldest."""
+        return self.schedule or [Condition(temperature=t, pressure=self.pressure) for t in self.temperatures]
+
+    @property
+    def hottest(self) -> float:
+        """Highest target of all walkers, K."""
+        given = [condition.temperature for condition in self.conditions]
+        return max(max(t) if isinstance(t, list) else t for t in given)
+
+    @model_validator(mode="after")
+    def _conditions_differ(self) -> "ExploreConfig":
+        labels = [condition.label for condition in self.conditions]
+        twice = next((label for n, label in enumerate(labels) if label in labels[:n]), None)
+        if twice is not None:
+            raise ValueError(f"the condition {twice} is given twice: raise `walkers` for more walkers of a kind")
+        return self
 
     @model_validator(mode="after")
     def _bias_asks_everyone(self) -> "ExploreConfig":
@@ -175,7 +223,22 @@ class SelectConfig(Section):
         return self
 
 
-class GpawConfig(Section):
+class KpointsSection(Section):
+    """Sampling of the Brillouin zone, the same for every code."""
+
+    kpts: tuple[Count, Count, Count] = Field(
+        (1, 1, 1), description="Monkhorst-Pack grid for the labelling cell; 1 is used along directions that are not periodic"
+    )
+    kpt_spacing: Positive | None = Field(
+        None, description="largest distance between k-points, 1/Å (2π included); given, kpts is ignored"
+    )
+    gamma_centred: bool = Field(
+        True,
+        description="even grids contain Gamma, as oblique cells need; false: faster and more accurate in right-angled ones",
+    )
+
+
+class GpawConfig(KpointsSection):
     """GPAW, run by subprocess."""
 
     type: Literal["gpaw"] = "gpaw"
@@ -184,13 +247,6 @@ class GpawConfig(Section):
     ecut: Positive = Field(300.0, description="plane-wave cutoff, eV (mode pw)")
     spacing: Positive = Field(0.2, description="grid spacing, Å (modes lcao and fd)")
     basis: str = Field("dzp", description="basis set (mode lcao)")
-    kpts: tuple[Count, Count, Count] = Field(
-        (1, 1, 1), description="Monkhorst-Pack grid for the labelling cell; 1 is used along directions that are not periodic"
-    )
-    gamma_centred: bool = Field(
-        True,
-        description="even grids contain Gamma, as oblique cells need; false: faster and more accurate in right-angled ones",
-    )
     vacuum: Positive = Field(
         6.0, description="least empty space on either side along directions that are not periodic, Å; added where missing"
     )
@@ -209,6 +265,93 @@ class GpawConfig(Section):
     )
     launch: list[str] = Field(default_factory=list, description='words put before the command, e.g. ["mpirun", "-np", "8"]')
     python: str = Field("", description="Python that has GPAW; empty: the one that runs al-leignn")
+    time_limit_s: Positive = Field(3600.0, description="seconds after which a label counts as failed")
+
+
+class EspressoConfig(KpointsSection):
+    """Quantum ESPRESSO (pw.x)."""
+
+    type: Literal["quantum-espresso"] = "quantum-espresso"
+    command: Annotated[list[str], Field(min_length=1)] = Field(
+        ["pw.x"], description='words of the command, e.g. ["mpirun", "-np", "8", "pw.x"]; "-in FILE" is added'
+    )
+    pseudo_dir: str = Field("/usr/share/espresso/pseudo", description="folder of the pseudopotentials")
+    pseudopotentials: dict[str, str] = Field(description="pseudopotential file in UPF format, by element")
+    xc: str = Field("PBE", description="exchange-correlation functional; the pseudopotentials must be made for it")
+    ecut: Positive = Field(600.0, description="plane-wave cutoff of the wavefunctions, eV")
+    density_factor: Annotated[float, Field(ge=4)] = Field(
+        8.0, description="cutoff of the density over that of the wavefunctions; 4 is enough for norm-conserving pseudopotentials"
+    )
+    dispersion: Literal["", "d3"] = Field("", description='"d3": Grimme\'s D3 with Becke-Johnson damping')
+    vacuum: Positive = Field(6.0, description="least empty space on either side along directions that are not periodic, Å")
+    smearing_ev: Annotated[float, Field(ge=0)] = Field(0.1, description="Fermi-Dirac width, eV; 0: fixed occupations")
+    spin: bool = Field(False, description="spin-polarised")
+    initial_moments: dict[str, float] = Field(
+        default_factory=dict, description="magnetic moments to start from, by element, μB (with spin; elements left out: 1)"
+    )
+    charge: float = Field(0.0, description="total charge, e")
+    energy_convergence: Positive = Field(1e-6, description="SCF energy tolerance, eV per atom")
+    max_scf: Count = Field(80, description="SCF steps before gentler settings are tried; unconverged when none is left")
+    mixer_beta: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.6, description="share of the new density mixed in each SCF step; does not change the result"
+    )
+    time_limit_s: Positive = Field(3600.0, description="seconds after which a label counts as failed")
+
+
+class Cp2kConfig(KpointsSection):
+    """CP2K (Quickstep, Gaussian and plane waves)."""
+
+    type: Literal["cp2k"] = "cp2k"
+    command: Annotated[list[str], Field(min_length=1)] = Field(
+        ["cp2k"], description='words of the command, e.g. ["mpirun", "-np", "8", "cp2k.psmp"]; "-i FILE -o FILE" is added'
+    )
+    data_dir: str = Field("/usr/share/cp2k", description="folder of CP2K's basis sets and potentials")
+    basis_file: str = Field("BASIS_MOLOPT", description="file of the basis sets, in data_dir")
+    basis: str = Field("DZVP-MOLOPT-SR-GTH", description="basis set of all elements")
+    potential_file: str = Field("GTH_POTENTIALS", description="file of the pseudopotentials, in data_dir")
+    xc: Literal["PBE", "PBESOL", "BLYP", "LDA"] = Field("PBE", description="exchange-correlation functional")
+    dispersion: Literal["", "d3"] = Field("", description='"d3": Grimme\'s D3 with Becke-Johnson damping')
+    cutoff: Positive = Field(6800.0, description="cutoff of the finest density grid, eV (500 Ry)")
+    rel_cutoff: Positive = Field(820.0, description="cutoff that a Gaussian of exponent 1 is mapped to, eV (60 Ry)")
+    vacuum: Positive = Field(6.0, description="least empty space on either side along directions that are not periodic, Å")
+    smearing_ev: Annotated[float, Field(ge=0)] = Field(0.1, description="Fermi-Dirac width, eV; 0: fixed occupations")
+    spin: bool = Field(False, description="spin-polarised")
+    charge: int = Field(0, description="total charge, e")
+    scf_convergence: Positive = Field(1e-6, description="SCF tolerance of the density matrix (EPS_SCF)")
+    max_scf: Count = Field(80, description="SCF steps before gentler settings are tried; unconverged when none is left")
+    mixer_beta: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.4, description="share of the new density mixed in each SCF step; does not change the result"
+    )
+    time_limit_s: Positive = Field(3600.0, description="seconds after which a label counts as failed")
+
+
+class VaspConfig(KpointsSection):
+    """VASP, with inputs from pymatgen's static set of the Materials Project."""
+
+    type: Literal["vasp"] = "vasp"
+    command: Annotated[list[str], Field(min_length=1)] = Field(
+        ["vasp_std"], description='words of the command, e.g. ["mpirun", "-np", "8", "vasp_std"]'
+    )
+    version: str = Field("6", description="version of VASP: labels of another version are not reused")
+    potcar_dir: str = Field("", description="folder of POTCAR files in pymatgen's layout; empty: its setting PMG_VASP_PSP_DIR")
+    potcar: Literal["PBE", "PBE_52", "PBE_54", "PBE_64"] = Field(
+        "PBE_54", description="family of POTCAR files, in pymatgen's words"
+    )
+    xc: Literal["PBE", "PBEsol", "r2SCAN"] = Field("PBE", description="exchange-correlation functional")
+    dispersion: Literal["", "d3"] = Field("", description='"d3": Grimme\'s D3 with Becke-Johnson damping')
+    ecut: Positive = Field(520.0, description="plane-wave cutoff (ENCUT), eV")
+    vacuum: Positive = Field(6.0, description="least empty space on either side along directions that are not periodic, Å")
+    smearing_ev: Positive = Field(0.1, description="Fermi-Dirac width, eV")
+    spin: bool = Field(False, description="spin-polarised")
+    initial_moments: dict[str, float] = Field(
+        default_factory=dict, description="magnetic moments to start from, by element, μB (with spin; elements left out: 1)"
+    )
+    hubbard_u: dict[str, float] = Field(
+        default_factory=dict, description="effective Hubbard U (Dudarev) by element, eV; on f electrons of f elements, else on d"
+    )
+    energy_convergence: Positive = Field(1e-6, description="SCF energy tolerance (EDIFF), eV")
+    max_scf: Count = Field(100, description="SCF steps before gentler settings are tried; unconverged when none is left")
+    incar: dict[str, Any] = Field(default_factory=dict, description="further INCAR tags; they are part of the level of theory")
     time_limit_s: Positive = Field(3600.0, description="seconds after which a label counts as failed")
 
 
@@ -234,7 +377,39 @@ class ExternalConfig(Section):
     time_limit_s: Positive = Field(3600.0, description="seconds after which a label counts as failed")
 
 
-Labeller = Annotated[GpawConfig | AseConfig | ExternalConfig, Field(discriminator="type")]
+class MailboxConfig(Section):
+    """DFT that runs elsewhere: inputs are left in a folder, and whoever runs them brings the outputs back."""
+
+    type: Literal["mailbox"] = "mailbox"
+    folder: str = Field("mailbox", description="where inputs are left and outputs are looked for, relative to this file")
+    level: str = Field(
+        "", description="level of theory, code and version in words; needed without code, to be changed when results do"
+    )
+    code: Annotated[EspressoConfig | Cp2kConfig | VaspConfig, Field(discriminator="type")] | None = Field(
+        None, description="settings of the code whose inputs are written; absent: extended XYZ frames, answered in extended XYZ"
+    )
+
+    @model_validator(mode="after")
+    def _names_its_level(self) -> "MailboxConfig":
+        if not self.level and self.code is None:
+            raise ValueError("give level (the level of theory in words) or code (settings of the code that is run)")
+        return self
+
+
+Labeller = Annotated[
+    GpawConfig | EspressoConfig | Cp2kConfig | VaspConfig | AseConfig | ExternalConfig | MailboxConfig,
+    Field(discriminator="type"),
+]
+LABELLERS: dict[str, type[Section]] = {
+    "gpaw": GpawConfig,
+    "quantum-espresso": EspressoConfig,
+    "cp2k": Cp2kConfig,
+    "vasp": VaspConfig,
+    "ase": AseConfig,
+    "external": ExternalConfig,
+    "mailbox": MailboxConfig,
+}
+"""Every labeller by its type."""
 
 
 class CheckConfig(Section):
@@ -252,7 +427,7 @@ class CheckConfig(Section):
     )
     max_refused: Annotated[float, Field(gt=0, le=1)] = Field(
         0.6,
-        description="share of an iteration's labels that may be refused (rejected or quarantined) before the campaign stops and says why",
+        description="share of an iteration's labels that may be refused before the campaign stops and says why",
     )
 
 
@@ -346,9 +521,7 @@ def config_error(error: ValidationError, schema: type[Section], where: str) -> C
     first = problems[0]
     # A discriminated union puts its tag into the location; the user did not write it.
     keys = [str(part) for part in first["loc"]]
-    shown = ".".join(
-        key for i, key in enumerate(keys) if not (i == 1 and keys[0] == "labeller" and key in ("gpaw", "ase", "external"))
-    )
+    shown = ".".join(key for i, key in enumerate(keys) if not (i == 1 and keys[0] == "labeller" and key in LABELLERS))
     fix = ""
     match first["type"]:
         case "extra_forbidden":
@@ -373,15 +546,17 @@ def config_error(error: ValidationError, schema: type[Section], where: str) -> C
 
 def _known_keys(schema: type[Section], path: list[str]) -> list[str]:
     """Keys allowed at a place in the file; empty where there is no section."""
-    variants: dict[str, type[Section]] = {"gpaw": GpawConfig, "ase": AseConfig, "external": ExternalConfig}
     here = schema
     for key in path:
         if key == "labeller":
             continue
-        if key in variants:
-            here = variants[key]
+        if key in LABELLERS:
+            here = LABELLERS[key]
+            continue
+        if key.isdigit():  # an entry of a list of sections
             continue
         annotation = here.model_fields[key].annotation
+        annotation = get_args(annotation)[0] if get_origin(annotation) is list else annotation
         if not (isinstance(annotation, type) and issubclass(annotation, Section)):
             return []
         here = annotation

@@ -33,6 +33,10 @@ class IterationSummary:
     """Physics gates by name."""
     walkers_stopped: int = 0
     """Walkers that were stopped for unphysical motion."""
+    explored: tuple[int, ...] = ()
+    """Walkers at each condition of the schedule: errors of iterations compare where this is the same."""
+    climb: tuple[bool, str] | None = None
+    """Whether a climb through the conditions had learned all of them before, and where it stood; None without a climb."""
 
 
 def decide(history: Sequence[IterationSummary], config: ConvergeConfig, budget: BudgetConfig) -> Decision:
@@ -79,7 +83,8 @@ def _findings(summary: IterationSummary, config: ConvergeConfig) -> dict[str, tu
     else:
         explored = f"{share:.1%} of the explored frames are within the trust level (at least {needed:.1%} needed)"
     n = summary.fresh_n
-    return {
+    climb = {} if summary.climb is None else {"schedule": summary.climb}
+    return climb | {
         "force error": _error("force error", summary.fresh_force_mae, config.target_force_error, n, "eV/Å"),
         "energy error": _error("energy error", summary.fresh_energy_mae, config.target_energy_error, n, "eV/atom"),
         "accurate share": (share is not None and share >= needed, explored),
@@ -126,7 +131,9 @@ def _spent(last: IterationSummary, budget: BudgetConfig) -> str:
 
 def _stall(history: Sequence[IterationSummary], config: ConvergeConfig) -> str:
     measured = [
-        (s.fresh_force_mae, s.iteration) for s in history if s.fresh_force_mae is not None and math.isfinite(s.fresh_force_mae)
+        (s.fresh_force_mae, s.iteration)
+        for s in history
+        if s.explored == history[-1].explored and s.fresh_force_mae is not None and math.isfinite(s.fresh_force_mae)
     ]
     if not measured:
         return ""

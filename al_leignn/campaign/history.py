@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from al_leignn.campaign.item import published
 from al_leignn.campaign.layout import CONFIG, POOL, PREDICTIONS, SAMPLES, Layout
+from al_leignn.campaign.schedule import plan_of
 from al_leignn.campaign.state import decision_of, label_verdict, published_items
 from al_leignn.converge import IterationSummary
 from al_leignn.core import Decision, LabelVerdict, Stage, StageRequest
@@ -52,7 +53,9 @@ class IterationRecord:
 
     iteration: int
     walkers: list[dict[str, Any]]
-    """walker, temperature (K), steps, stopped (reason, or empty)."""
+    """walker, temperature (highest target, K), condition (in words), steps, stopped (reason) and recovery, both mostly empty."""
+    schedule: str
+    """Why these conditions were explored; empty if it is always all of them."""
     pool: int
     """Frames explored."""
     verdicts: dict[str, int]
@@ -104,11 +107,15 @@ class WalkerRow(NamedTuple):
     iteration: int
     walker: int
     temperature: float
-    """Target, K."""
+    """Highest target, K."""
+    condition: str
+    """Targets in words."""
     steps: int
     """MD steps done."""
     stopped: str
     """Why it was stopped before its end; empty if it was not."""
+    recovery: str
+    """What happened before, if it had to start again under safer conditions."""
     frames: int
     """Frames looked at; the quantiles and shares below are over them."""
     median: float | None
@@ -200,6 +207,7 @@ class History:
         return IterationRecord(
             iteration=iteration,
             walkers=self.walkers(iteration),
+            schedule=str(selection.get("schedule", "")),
             pool=int(selection.get("pool", 0)),
             verdicts=selection.get("verdicts", {}),
             fates=selection.get("fates", {}),
@@ -239,6 +247,7 @@ class History:
             validation = published(self.layout, StageRequest(Stage.VALIDATE, i, 0)).result
             fresh = validation["fresh"] or {}
             verdicts = selection["verdicts"]
+            plan = plan_of(self.layout, self.layout.config_of(i), i)
             pool = sum(verdicts.values())
             labels += len(paid)
             core_seconds += _label_cost(paid, {}).core_s
@@ -253,7 +262,9 @@ class History:
                     accurate_share=verdicts["accurate"] / pool if pool else None,
                     coverage=(validation["coverage"] or {}).get("share"),
                     gates={gate["name"]: gate["passed"] for gate in validation["gates"]},
-                    walkers_stopped=sum(bool(walker["stopped"]) for walker in self.walkers(i)),
+                    walkers_stopped=sum(bool(walker["stopped"] or walker.get("recovery")) for walker in self.walkers(i)),
+                    explored=plan.walkers if i > 0 else (),
+                    climb=(plan.complete, plan.why) if i > 0 and plan.why else None,
                 )
             )
         return found
@@ -294,6 +305,8 @@ class History:
                     temperature=trace.temperature,
                     steps=trace.steps,
                     stopped=str(report["stopped"]),
+                    condition=str(report.get("condition", f"{trace.temperature:g} K")),
+                    recovery=str(report.get("recovery", "")),
                     fresh_force_mae=fresh.get("force_mae"),
                     fresh_energy_mae=fresh.get("energy_mae"),
                     coverage=(validation.get("coverage") or {}).get("share"),

@@ -184,7 +184,7 @@ def _gates(item: Item, committee: "Committee", labelled: Sequence[LabelledFrame]
     rng = np.random.default_rng(item.seed)
     explore = item.config.explore
     drift = nve_drift(
-        atoms, calculator, rng, temperature=max(explore.temperatures), steps=DRIFT_STEPS, timestep_fs=explore.timestep_fs
+        atoms, calculator, rng, temperature=explore.hottest, steps=DRIFT_STEPS, timestep_fs=explore.timestep_fs
     )
     return [g.to_dict() for g in (force_consistency(atoms, calculator, rng), repulsive_wall(atoms, calculator), drift)]
 

@@ -1,7 +1,10 @@
 """Stages explore and select: from structures and the last committee to the frames worth a label."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,13 +12,15 @@ from al_leignn.calibration import FACTOR_LIMITS, FORCE_FLOOR, PRIOR_FACTOR
 from al_leignn.campaign.history import judged_deviations, load_arrays
 from al_leignn.campaign.item import Item, Outcome
 from al_leignn.campaign.layout import EXPECTED, FRAMES, POOL, SAMPLES, SELECTED
-from al_leignn.campaign.state import explore_items
+from al_leignn.campaign.schedule import explore_items, plan_of, posts, standings_before
 from al_leignn.campaign.structures import read_starts
-from al_leignn.core import Frame, Stage
+from al_leignn.config import ExploreConfig
+from al_leignn.core import Frame, Stage, Verdict
 from al_leignn.deviation import deviation
+from al_leignn.explore.schedule import Standing, updated
 from al_leignn.select.budget import select_frames, select_seeds
 from al_leignn.select.fate import Selection
-from al_leignn.store import read_frames, write_frames
+from al_leignn.store import digest_file, digest_json, read_frames, write_frames
 
 
 def explore(item: Item) -> Outcome:
@@ -29,36 +34,47 @@ def _seeds(item: Item) -> Outcome:
     config = item.config
     starts = read_starts(item.layout, config)
     rng = np.random.default_rng(item.seed)
-    frames = make_seeds(starts, config.seeds, temperature=max(config.explore.temperatures), rng=rng)
+    frames = make_seeds(starts, config.seeds, temperature=config.explore.hottest, rng=rng)
     write_frames(item.scratch / FRAMES, frames)
     return Outcome({"frames": len(frames), "steps": 0, "walkers": []}, {})
 
 
 def _walk(item: Item) -> Outcome:
-    from al_leignn.explore.md import Walker
+    from al_leignn.explore.md import Exploration, Walker
     from al_leignn.explore.md import explore as run_walkers
+    from al_leignn.explore.recovery import explore_with_recovery
     from al_leignn.model.committee import Committee
     from al_leignn.model.threads import use_one_thread
 
     use_one_thread()
-    config = item.config
+    config, conditions = item.config, item.config.explore.conditions
     starts = read_starts(item.layout, config)
-    plan = [(atoms, t) for atoms in starts for t in config.explore.temperatures for _ in range(config.explore.walkers)]
     first = item.request.item * config.explore.batch
+    mine = posts(plan_of(item.layout, config, item.iteration), len(starts))[first : first + config.explore.batch]
     walkers = [
-        Walker(index=first + n, atoms=atoms, temperature=t, pressure=config.explore.pressure)
-        for n, (atoms, t) in enumerate(plan[first : first + config.explore.batch])
+        Walker(first + n, starts[post.structure], conditions[post.condition].temperature, conditions[post.condition].pressure)
+        for n, post in enumerate(mine)
     ]
+    members = item.member_files(item.iteration - 1)
+    committee = Committee.load(members)
     trust = item.result(Stage.VALIDATE, item.iteration - 1)["trust"]
-    found = run_walkers(
-        Committee.load(item.member_files(item.iteration - 1)),
-        walkers,
-        config.explore,
-        iteration=item.iteration,
-        trust_hi=trust["hi"],
-        seed=item.seed,
-        progress=lambda done, total: item.report(done, total, "MD steps"),
-    )
+    fingerprint = digest_json([[digest_file(path) for path in members], config.explore.digest(), trust["hi"], item.seed.entropy])
+
+    def run(chosen: Sequence[Walker], explore: ExploreConfig, attempt: int) -> Exploration:
+        return run_walkers(
+            committee,
+            chosen,
+            explore,
+            iteration=item.iteration,
+            trust_hi=trust["hi"],
+            seed=item.seed,
+            progress=lambda done, total: item.report(done, total, "MD steps"),
+            folder=item.unfinished / f"attempt-{attempt}",
+            fingerprint=fingerprint,
+        )
+
+    recovered = explore_with_recovery(run, walkers, config.explore)
+    found = recovered.exploration
     write_frames(item.scratch / FRAMES, [sample.frame for sample in found.samples])
     np.savez_compressed(
         item.scratch / SAMPLES,
@@ -74,7 +90,15 @@ def _walk(item: Item) -> Outcome:
         atoms=np.array([len(s.frame.atoms) for s in found.samples], dtype=int),
     )
     reports = [
-        {"walker": w.index, "temperature": w.temperature, "steps": w.steps_done, "stopped": w.stop_reason} for w in found.walkers
+        {
+            "walker": w.index,
+            "temperature": w.temperature,
+            "condition": conditions[post.condition].label,
+            "steps": w.steps_done,
+            "stopped": w.stop_reason,
+            "recovery": recovered.remarks.get(w.index, ""),
+        }
+        for w, post in zip(found.walkers, mine, strict=True)
     ]
     return Outcome({"frames": len(found.samples), "steps": sum(w.steps_done for w in found.walkers), "walkers": reports}, {})
 
@@ -86,7 +110,7 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 def select(item: Item) -> Outcome:
     """Verdicts for the whole pool, and the frames to label: for training, and fresh ones to measure with."""
     config, i = item.config, item.iteration
-    folders = [item.folder(Stage.EXPLORE, i, n) for n in range(explore_items(config, i))]
+    folders = [item.folder(Stage.EXPLORE, i, n) for n in range(explore_items(item.layout, config, i))]
     pool = [frame for folder in folders for frame in read_frames(folder / FRAMES)]
     spent = sum(int(item.result(Stage.SELECT, j)["labels"]) for j in range(i))
     left = max(config.budget.labels - spent, 0)
@@ -119,9 +143,27 @@ def select(item: Item) -> Outcome:
             "verdicts": chosen.verdict_counts,
             "disagreements": chosen.disagreements,
             "trust": {"lo": chosen.trust_lo, "hi": chosen.trust_hi},
+            "schedule": plan_of(item.layout, config, i).why if i > 0 else "",
+            "conditions": _standings(item, pool, chosen) if i > 0 else {},
         },
         {},
     )
+
+
+def _standings(item: Item, pool: Sequence[Frame], chosen: Selection) -> dict[str, dict[str, Any]]:
+    """What is known of each condition after this iteration's walk."""
+    explore = item.config.explore
+    items = range(explore_items(item.layout, item.config, item.iteration))
+    walkers = [walker for n in items for walker in item.result(Stage.EXPLORE, item=n)["walkers"]]
+    label = {walker["walker"]: walker["condition"] for walker in walkers}
+    frames = Counter(label[frame.origin.walker] for frame in pool)
+    accurate = Counter(
+        label[frame.origin.walker] for frame, verdict in zip(pool, chosen.verdicts, strict=True) if verdict is Verdict.ACCURATE
+    )
+    stopped = Counter(walker["condition"] for walker in walkers if walker["stopped"] or walker["recovery"])
+    visits = {name: Standing(frames[name], accurate[name], stopped[name]) for name in label.values()}
+    known = updated(standings_before(item.layout, item.iteration), visits, explore.learned_share)
+    return {name: asdict(standing) for name, standing in known.items()}
 
 
 def _write_selection(folder: Path, pool: Sequence[Frame], chosen: Selection) -> None:

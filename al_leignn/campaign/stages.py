@@ -12,7 +12,7 @@ from typing import NamedTuple
 from al_leignn.campaign import labelling, learning, sampling
 from al_leignn.campaign.item import Item, Outcome, Progress, no_progress, published, spawn_key, unfinished
 from al_leignn.campaign.layout import Layout
-from al_leignn.campaign.state import explore_items
+from al_leignn.campaign.schedule import explore_items
 from al_leignn.config import CampaignConfig
 from al_leignn.core import Stage, StageRequest
 from al_leignn.errors import DamagedArtifactError, StaleArtifactError
@@ -108,7 +108,7 @@ def _inputs(layout: Layout, request: StageRequest, config: CampaignConfig) -> di
         case Stage.EXPLORE:
             return files("structure", config.structures) | before
         case Stage.SELECT:
-            return of(Stage.EXPLORE, i, explore_items(config, i)) | before
+            return of(Stage.EXPLORE, i, explore_items(layout, config, i)) | before
         case Stage.LABEL:
             return of(Stage.SELECT, i)
         case Stage.COLLECT:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from al_leignn.campaign.layout import CONFIG, Layout
+from al_leignn.campaign.schedule import explore_items
 from al_leignn.config import CampaignConfig
 from al_leignn.core import Decision, DecisionKind, LabelVerdict, Stage, StageRequest
 from al_leignn.errors import DamagedArtifactError
@@ -72,18 +73,10 @@ def scan(layout: Layout) -> State:
         index += 1
     return State(
         iterations=tuple(iterations),
-        next_explore_items=explore_items(config, len(iterations)),
+        next_explore_items=explore_items(layout, config, len(iterations)),
         reopened=_reopened(layout, iterations, config),
         damaged=tuple(damaged),
     )
-
-
-def explore_items(config: CampaignConfig, iteration: int) -> int:
-    """Walker batches of an iteration; iteration 0 has one item, the seeds."""
-    if iteration == 0:
-        return 1
-    walkers = len(config.structures) * len(config.explore.temperatures) * config.explore.walkers
-    return -(-walkers // config.explore.batch)
 
 
 def converge_digest(config: CampaignConfig) -> str:
@@ -104,7 +97,7 @@ def _scan_iteration(layout: Layout, index: int, damaged: list[str]) -> Iteration
     config = layout.config_of(index)
     selection = read(StageRequest(Stage.SELECT, index, 0))
     expected: dict[Stage, int | None] = {
-        Stage.EXPLORE: explore_items(config, index),
+        Stage.EXPLORE: explore_items(layout, config, index),
         Stage.SELECT: 1,
         Stage.LABEL: None if selection is None else int(selection.result["labels"]),
         Stage.COLLECT: 1,

@@ -28,6 +28,7 @@ def iteration_summary(layout: Layout, iteration: int) -> RenderableType:
     record = history.record(iteration)
     config = layout.config_of(iteration).converge
     lines: dict[str, RenderableType | None] = {
+        "schedule": record.schedule,
         "explored": _explored(record),
         "deviation": _deviation(history, record),
         "labels": _labels(record),
@@ -57,6 +58,9 @@ def _explored(record: IterationRecord) -> str:
     if record.stopped:
         reasons = ", ".join(f"{n} for {reason}" for reason, n in record.stopped.items())
         text += f", stopped early: {reasons}"
+    for walker in record.walkers:
+        if walker.get("recovery"):
+            text += f"\nwalker {walker['walker']}: {walker['recovery']}"
     if not record.pool:
         return text
     shares = ", ".join(f"{n} {verdict} ({percent(n / record.pool)})" for verdict, n in record.verdicts.items())

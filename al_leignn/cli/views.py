@@ -58,7 +58,7 @@ def status_view(campaign: Campaign, found: dict[str, Any]) -> RenderableType:
 _WALKER_COLUMNS: dict[str, Callable[[WalkerRow], str]] = {
     "iter": lambda row: str(row.iteration),
     "walker": lambda row: str(row.walker),
-    "K": lambda row: f"{row.temperature:g}",
+    "at": lambda row: row.condition,
     "steps": lambda row: f"{row.steps}{'*' if row.stopped else ''}",
     "median": lambda row: number(row.median),
     "90 %": lambda row: number(row.q90),
@@ -82,6 +82,7 @@ def history_view(rows: list[WalkerRow]) -> RenderableType:
         return "no MD yet: the first iteration labels seeds; walkers run from iteration 1"
     first_of_iteration = list({row.iteration: row for row in reversed(rows)}.values())[::-1]
     stops = [f"* iteration {row.iteration}, walker {row.walker}: stopped for {row.stopped}" for row in rows if row.stopped]
+    stops += [f"iteration {row.iteration}, walker {row.walker}: {row.recovery}" for row in rows if row.recovery]
     return Group(
         "Model deviation of each walker; bound on the worst atom's force error at its 90 % quantile; eV/Å",
         _table(_WALKER_COLUMNS, rows),

@@ -23,8 +23,9 @@ from pymongo.errors import PyMongoError
 from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.lock import holding
 from al_leignn.campaign.plan import next_requests, remaining
+from al_leignn.campaign.schedule import explore_items
 from al_leignn.campaign.stages import run_stage
-from al_leignn.campaign.state import State, explore_items, scan
+from al_leignn.campaign.state import State, scan
 from al_leignn.core import Decision, Stage, StageRequest
 from al_leignn.errors import AlLeignnError, DamagedArtifactError, QueueError
 from al_leignn.flow.embedded import serving
@@ -225,7 +226,7 @@ def iteration_workflow(layout: Layout, iteration: int, last: int) -> Workflow:
     """All of one iteration but its labels."""
     config = layout.config_of(iteration)
     items = {stage: 1 for stage in Stage if stage is not Stage.LABEL}
-    items |= {Stage.EXPLORE: explore_items(config, iteration), Stage.TRAIN: config.train.members}
+    items |= {Stage.EXPLORE: explore_items(layout, config, iteration), Stage.TRAIN: config.train.members}
     fireworks: list[Firework] = []
     before: list[Firework] = []
     for stage, count in items.items():
