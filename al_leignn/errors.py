@@ -8,6 +8,7 @@ AlLeignnError                 base; carries what happened, where, and what to do
 │   ├── CheckpointError       a model file that is damaged, foreign or from the future
 │   ├── CampaignError         no campaign here, or a folder that is not free
 │   └── CampaignLockedError   another process is working on this campaign
+├── WaitingError              nothing failed: labels are made elsewhere and have not come back yet, exit code 3
 └── RunError                  the work itself failed, exit code 1
     ├── LabellerError         the labeller cannot run at all (a failed label is a value, not an error)
     ├── QueueError            the queue or its server does not answer
@@ -80,6 +81,10 @@ class CampaignError(InputError):
 
 class CampaignLockedError(InputError):
     pass
+
+
+class WaitingError(AlLeignnError):
+    exit_code = 3
 
 
 class RunError(AlLeignnError):

@@ -42,7 +42,7 @@ def label(item: Item) -> Outcome:
     """Label one selected frame, from the label store if it has been paid for before. A failure is a result too."""
     selection = item.result(Stage.SELECT)
     frame = read_frame(item.folder(Stage.SELECT) / SELECTED, item.request.item)
-    labeller = make_labeller(item.config.labeller)
+    labeller = make_labeller(item.layout.labeller(item.config))
     store = LabelStore(item.layout.label_store(item.config))
     item.report(0, 1, "label")
     rng = np.random.default_rng(item.seed)
@@ -108,7 +108,7 @@ def collect(item: Item) -> Outcome:
     """
     known = item.dataset(item.iteration)
     store = LabelStore(item.layout.label_store(item.config))
-    level = make_labeller(item.config.labeller).level
+    level = make_labeller(item.layout.labeller(item.config)).level
     asked = [_asked(item, n, store) for n in range(int(item.result(Stage.SELECT)["labels"]))]
     _compare(asked, known, level)
     _compare_with_committee(asked, item)

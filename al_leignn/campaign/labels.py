@@ -77,7 +77,7 @@ def export(layout: Layout, out: Path, level: str = "") -> int:
         If the store has no such level, or more than one.
     """
     store = store_of(layout)
-    wanted = level or make_labeller(layout.config().labeller).level
+    wanted = level or make_labeller(layout.labeller(layout.config())).level
     entries = [entry for entry in store if entry.labelled.level.startswith(wanted) and not entry.quarantined]
     found = sorted({entry.labelled.level for entry in entries})
     if len(found) != 1:
@@ -125,7 +125,7 @@ def _take_in_one(layout: Layout, store: LabelStore, source: Path, *, same_level:
     from al_leignn.train.screening import set_aside
     from al_leignn.userdata import read_user_data
 
-    level = make_labeller(layout.config().labeller)
+    level = make_labeller(layout.labeller(layout.config()))
     usable, _ = set_aside(read_user_data(source, level.level))
     store.describe_level(level.level, level.describe())
     new = [labelled for labelled in usable if store.find(labelled.frame, labelled.level) is None]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from al_leignn.config import CampaignConfig, load_config
+from al_leignn.config import CampaignConfig, Labeller, MailboxConfig, load_config
 from al_leignn.core import Stage, StageRequest
 from al_leignn.errors import CampaignError
 from al_leignn.store import write_atomic
@@ -88,6 +88,12 @@ class Layout:
         copy = self.iteration(index) / CONFIG
         if not copy.exists():
             write_atomic(copy, self.config_file.read_bytes())
+
+    def labeller(self, config: CampaignConfig) -> Labeller:
+        """Settings of the labeller, with folders made absolute."""
+        if isinstance(config.labeller, MailboxConfig):
+            return config.labeller.model_copy(update={"folder": str(self.root / config.labeller.folder)})
+        return config.labeller
 
     def label_store(self, config: CampaignConfig) -> Path:
         return self.root / config.label_store

@@ -111,7 +111,7 @@ def _machine(layout: Layout, cores: int) -> dict[str, str]:
 
 def _missing(layout: Layout, config: CampaignConfig, cells: list[Atoms]) -> list[str]:
     species = sorted({int(z) for atoms in cells for z in atoms.numbers})
-    missing = list(make_labeller(config.labeller).check(species))
+    missing = list(make_labeller(layout.labeller(config)).check(species))
     if not os.access(layout.root, os.W_OK):
         missing.append(f"write permission: {layout.root} is read-only for you")
     elif shutil.disk_usage(layout.root).free < LEAST_FREE_BYTES:

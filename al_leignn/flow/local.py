@@ -18,7 +18,7 @@ from al_leignn.campaign.lock import holding
 from al_leignn.campaign.plan import next_requests
 from al_leignn.campaign.state import scan
 from al_leignn.core import Decision, Stage, StageRequest
-from al_leignn.errors import AlLeignnError, RunError
+from al_leignn.errors import AlLeignnError, RunError, WaitingError
 from al_leignn.flow.failure import logged_failure
 from al_leignn.flow.watch import Tick, Watcher
 from al_leignn.store import sweeping_scratch
@@ -92,7 +92,9 @@ class _Pool:
         finally:
             self._watcher.end()
         if failures:
-            raise _failure(*failures[0], self._layout)
+            # A label that is made elsewhere is no failure, and the last thing to tell of.
+            broken = next((n for n, (_, error) in enumerate(failures) if not isinstance(error, WaitingError)), None)
+            raise _waiting([error for _, error in failures]) if broken is None else _failure(*failures[broken], self._layout)
 
     def _drain(self) -> None:
         while True:
@@ -100,6 +102,13 @@ class _Pool:
                 self._watcher.tick(self._ticks.get_nowait())
             except Empty:
                 return
+
+
+def _waiting(errors: Sequence[BaseException]) -> WaitingError:
+    first = next(error for error in errors if isinstance(error, WaitingError))
+    if len(errors) == 1:
+        return first
+    return WaitingError(f"{len(errors)} labels are waited for", where=str(Path(first.where).parent), fix=first.fix)
 
 
 def _failure(request: StageRequest, error: BaseException, layout: Layout) -> AlLeignnError:

@@ -9,13 +9,28 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from al_leignn.config import AseConfig, CheckConfig, ExternalConfig, GpawConfig
+from al_leignn.config import (
+    AseConfig,
+    CheckConfig,
+    Cp2kConfig,
+    EspressoConfig,
+    ExternalConfig,
+    GpawConfig,
+    MailboxConfig,
+    VaspConfig,
+)
+from al_leignn.config import Labeller as LabellerConfig
 from al_leignn.core import Doubt, DoubtfulLabels, Frame, LabelFailure, LabelledFrame, Labels, Reason
 from al_leignn.label.ase_calc import AseLabeller
 from al_leignn.label.checks import Expectation, check_labels, disagreement, screen_geometry, unit_of
+from al_leignn.label.cp2k import Cp2kLabeller
 from al_leignn.label.equivalent import Equivalent
+from al_leignn.label.espresso import EspressoLabeller
 from al_leignn.label.external import ExternalLabeller
+from al_leignn.label.files import FileLabeller
 from al_leignn.label.gpaw import GpawLabeller
+from al_leignn.label.mailbox import MailboxLabeller
+from al_leignn.label.vasp import VaspLabeller
 from al_leignn.labelstore import LabelStore
 from al_leignn.store import Stopwatch
 
@@ -79,10 +94,18 @@ class LabelOutcome:
                 return Doubt(reason, detail)
 
 
-def make_labeller(config: GpawConfig | AseConfig | ExternalConfig) -> GpawLabeller | AseLabeller | ExternalLabeller:
+def make_labeller(config: LabellerConfig) -> GpawLabeller | FileLabeller | AseLabeller | ExternalLabeller | MailboxLabeller:
     match config:
         case GpawConfig():
             return GpawLabeller(config)
+        case EspressoConfig():
+            return EspressoLabeller(config)
+        case Cp2kConfig():
+            return Cp2kLabeller(config)
+        case VaspConfig():
+            return VaspLabeller(config)
+        case MailboxConfig():
+            return MailboxLabeller(config)
         case AseConfig():
             return AseLabeller(config)
         case ExternalConfig():

@@ -61,13 +61,18 @@ class ExternalLabeller:
         if not target.is_file() or target.stat().st_size == 0:
             return LabelFailure(frame.uid, Reason.NO_OUTPUT, "the command ended without writing {output}")
         try:
-            atoms = _read_one(target)
-            require_same(frame.atoms, atoms)
-            if not _flag(atoms.info.get("converged", True)):
-                return LabelFailure(frame.uid, Reason.UNCONVERGED, "the output says converged=F")
-            return labels_of(atoms)
+            return read_answer(frame, target)
         except NotALabelError as error:
             return LabelFailure(frame.uid, error.reason, error.detail)
+
+
+def read_answer(frame: Frame, path: Path) -> Labels:
+    """The label of `frame` in an extended XYZ file; raises `NotALabelError` if there is none, or it is of another frame."""
+    atoms = _read_one(path)
+    require_same(frame.atoms, atoms)
+    if not _flag(atoms.info.get("converged", True)):
+        raise NotALabelError(Reason.UNCONVERGED, "the output says converged=F")
+    return labels_of(atoms)
 
 
 def _read_one(path: Path) -> Atoms:

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.cell import Cell
 from ase.data import chemical_symbols
 
 from al_leignn.config import GpawConfig
 from al_leignn.core import Frame, LabelFailure, Labels, Reason
 from al_leignn.errors import LabellerError
+from al_leignn.label import kpoints
+from al_leignn.label.box import in_box
 from al_leignn.label.process import run_bounded
 from al_leignn.label.rescue import LADDER, TIGHTER, Rung
 from al_leignn.store import digest_json
@@ -60,8 +61,7 @@ class GpawLabeller:
             "lcao": f"{config.basis} orbitals, grid {config.spacing:g} Å",
             "fd": f"real-space grid {config.spacing:g} Å",
         }[config.mode]
-        grid = " x ".join(map(str, config.kpts)) + (" Gamma-centred" if config.gamma_centred else " Monkhorst-Pack")
-        theory = f"{config.xc}, {basis}, {grid} k-points, Fermi-Dirac {config.smearing_ev:g} eV"
+        theory = f"{config.xc}, {basis}, {kpoints.words(config)}, Fermi-Dirac {config.smearing_ev:g} eV"
         theory += ", spin-polarised" * config.spin + f", charge {config.charge:+g} e" * bool(config.charge)
         versions = _versions(self._python)
         code = "not installed" if versions is None else ", ".join(f"{name} {text}" for name, text in versions.items())
@@ -116,7 +116,7 @@ def gpaw_parameters(config: GpawConfig, atoms: Atoms, rung: Rung, *, tight: bool
     Forces and energy must be derivatives of each other and depend smoothly on the positions, so symmetry is not looked for;
     only k and -k, equivalent whatever the structure, are counted once.
     """
-    kpts = [n if periodic else 1 for n, periodic in zip(config.kpts, atoms.pbc, strict=True)]
+    kpts = list(kpoints.grid_of(config, atoms))
     convergence = {"energy": config.energy_convergence, "density": config.density_convergence}
     if config.mode != "lcao":
         convergence["eigenstates"] = config.eigenstates_convergence
@@ -141,31 +141,6 @@ def gpaw_parameters(config: GpawConfig, atoms: Atoms, rung: Rung, *, tight: bool
     if rung.bands is not None:
         parameters["nbands"] = rung.bands
     return parameters
-
-
-def in_box(atoms: Atoms, vacuum: float) -> Atoms:
-    """A copy with at least `vacuum` Å of empty space on either side along every direction that is not periodic.
-
-    The copy is shifted as a whole to the middle of those directions, never rotated: forces hold for the original as they are.
-    A cell that is large enough keeps its size, so that all frames of a campaign share one basis; otherwise the size is rounded
-    up to whole Å for the same reason. Vectors along free directions are set normal to the periodic ones.
-    """
-    boxed: Atoms = atoms.copy()
-    if boxed.pbc.all():
-        return boxed
-    given, cell = np.array(atoms.cell), np.array(atoms.cell)
-    cell[~atoms.pbc] = 0.0
-    normals = np.array(Cell(cell).complete())
-    for axis in np.flatnonzero(~atoms.pbc):
-        normal = normals[axis] / np.linalg.norm(normals[axis])
-        along = boxed.positions @ normal
-        needed = float(np.ptp(along)) + 2 * vacuum
-        height = abs(float(given[axis] @ normal))
-        length = height if height >= needed else float(np.ceil(needed))
-        cell[axis] = length * normal
-        boxed.positions += (length / 2 - (along.min() + along.max()) / 2) * normal
-    boxed.cell[:] = cell
-    return boxed
 
 
 def _read_result(frame: Frame, path: Path) -> Labels | LabelFailure:

@@ -20,7 +20,8 @@ from al_leignn.config import GpawConfig
 from al_leignn.core import Frame, LabelFailure, Labels, Origin
 from al_leignn.errors import LabellerError
 from al_leignn.label.base import label_frame, make_labeller
-from al_leignn.label.gpaw import GpawLabeller, gpaw_parameters, in_box
+from al_leignn.label.box import in_box
+from al_leignn.label.gpaw import GpawLabeller, gpaw_parameters
 from al_leignn.label.rescue import LADDER
 from al_leignn.labelstore import LabelStore
 
