@@ -54,6 +54,8 @@ def _default(value: dict[str, Any]) -> str:
 def _allowed(value: dict[str, Any]) -> str:
     if "oneOf" in value:  # a section inside a section: its type says which keys it has
         return "table with type = " + ", ".join(f"`{_toml(kind)}`" for kind in value["discriminator"]["mapping"])
+    if "$ref" in value:
+        return "table"
     if "anyOf" in value:
         return " or ".join(_allowed(option) for option in value["anyOf"] if option.get("type") != "null")
     if "enum" in value or "const" in value:
