@@ -76,6 +76,24 @@ class Campaign:
 
         return pd.DataFrame(History(self.layout).walker_rows(), columns=list(WalkerRow._fields))
 
+    def coverage(self) -> "pd.DataFrame":
+        """Nominal against empirical coverage: one row per iteration and calibrated quantity.
+
+        Columns: iteration, quantity, nominal; covered, n, frames, share, low, high (95 % limits) and drift of the fresh labels
+        under the bound of the iteration before (missing where there was none); factor, from_frames and valid of the new bound.
+        """
+        import pandas as pd
+
+        rows = []
+        for record in History(self.layout).records():
+            for quantity, found in record.quantities.items():
+                new = found["calibration"]
+                row = {"iteration": record.iteration, "quantity": quantity, "nominal": new["nominal"]}
+                row |= found["coverage"] or {}
+                rows.append(row | {"factor": new["factor"], "from_frames": new["n"], "valid": new["valid"]})
+        columns = ["iteration", "quantity", "nominal", "covered", "n", "frames", "share", "low", "high", "drift"]
+        return pd.DataFrame(rows, columns=[*columns, "factor", "from_frames", "valid"])
+
     def frames(self, split: str | None = None) -> list[Atoms]:
         """The labelled frames, or those of one split, each with its labels as a calculator.
 

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from al_leignn.campaign.history import History, load_arrays
+from al_leignn.campaign.history import History, judged_deviations, load_arrays, uncertainty_table
 from al_leignn.campaign.layout import FRAMES, SAMPLES
 from al_leignn.campaign.state import label_verdict
 from al_leignn.core import Frame, LabelVerdict, Purpose, Stage, StageRequest, Verdict
 from al_leignn.dataset import FILES
 from al_leignn.errors import InputError
+from al_leignn.quantities import ENERGY, WORST_ATOM
 from al_leignn.select.fate import Fate
 from al_leignn.store import read_frame, read_labelled
 
@@ -34,12 +35,13 @@ _TAKEN = (Fate.TRAIN, Fate.RESCUED, Fate.NOVEL, Fate.FRESH)
 
 
 class _Pool(NamedTuple):
-    """Frames that stand together: the pool of an iteration, or what the user gave. Fates and verdicts are empty where unknown."""
+    """Frames that stand together: the pool of an iteration, or what the user gave. What is not known of them is empty."""
 
     iteration: int
     uid: np.ndarray
     fate: np.ndarray
     verdict: np.ndarray
+    novelty: np.ndarray
 
 
 class _Sighting(NamedTuple):
@@ -50,6 +52,7 @@ class _Sighting(NamedTuple):
     place: int
     fate: Fate | None
     verdict: Verdict | None
+    novelty: float | None
 
 
 def explain(history: History, uid: str) -> dict[str, Any]:
@@ -65,8 +68,9 @@ def explain(history: History, uid: str) -> dict[str, Any]:
     -------
     dict
         uid, formula, atoms; origin (kind, iteration, walker, step, temperature in K); deviation (max in eV/Å, the worst
-        atom, its element, energy in eV/atom), bound (calibrated, on the worst atom's force error, eV/Å) and thresholds
-        (lo, hi) in force when it was judged; verdict, fate and why in words; label (purpose, verdict, reason, detail,
+        atom, its element and the force on it, the relative deviation where that criterion was in force, energy in eV/atom),
+        bounds (calibrated, on the worst atom's force error in eV/Å and the energy error in eV/atom), thresholds (lo, hi) and
+        novelty when it was judged; verdict, fate and why in words; label (purpose, verdict, reason, detail,
         level, computed, wall_s, core_s); split (train, fresh or None); errors of the committees on it, iteration by
         iteration (fresh frames only: on what was trained there is no independent error); also_in (other pools).
 
@@ -80,10 +84,6 @@ def explain(history: History, uid: str) -> dict[str, Any]:
     sighting = next((s for s in sightings if s.fate in _TAKEN), sightings[0])
     frame, deviation = _read(history, sighting)
     before = history.before(sighting.iteration)
-    calibration = before.get("calibration") or {}
-    bound = None
-    if deviation is not None and calibration.get("factor") is not None:
-        bound = calibration["factor"] * max(deviation["max"], calibration["floor"])
     split = _split(history, sighting)
     return {
         "uid": sighting.uid,
@@ -91,8 +91,9 @@ def explain(history: History, uid: str) -> dict[str, Any]:
         "atoms": len(frame.atoms),
         "origin": asdict(frame.origin),
         "deviation": deviation,
-        "bound": bound,
+        "bounds": {} if deviation is None else _bounds(uncertainty_table(before), deviation),
         "thresholds": before.get("trust"),
+        "novelty": sighting.novelty,
         "verdict": sighting.verdict,
         "fate": sighting.fate,
         "why": _why(sighting, frame),
@@ -140,6 +141,7 @@ def _matching(pool: _Pool, wanted: str) -> list[_Sighting]:
             place=int(n),
             fate=Fate(pool.fate[n]) if len(pool.fate) else None,
             verdict=Verdict(pool.verdict[n]) if len(pool.verdict) else None,
+            novelty=float(pool.novelty[n]) if len(pool.novelty) and np.isfinite(pool.novelty[n]) else None,
         )
         for n in np.flatnonzero(np.char.startswith(pool.uid, wanted))
     ]
@@ -154,7 +156,7 @@ def _nearest(wanted: str, known: list[str]) -> str:
 def _pool(history: History, iteration: int) -> _Pool:
     judged = history.pool(iteration)
     if judged is not None:
-        return _Pool(iteration, judged["uid"], judged["fate"], judged["verdict"])
+        return _Pool(iteration, judged["uid"], judged["fate"], judged["verdict"], judged.get("novelty", np.zeros(0)))
     # Explored but not judged yet: in the order in which they will enter the pool.
     explored = history.items(Stage.EXPLORE, iteration) if iteration > 0 else []
     return _unjudged(iteration, [history.samples(iteration, item.item, "uid")["uid"] for item in explored])
@@ -170,7 +172,7 @@ def _given(history: History) -> _Pool:
 
 def _unjudged(iteration: int, uids: list[np.ndarray]) -> _Pool:
     nothing = np.zeros(0, dtype=str)
-    return _Pool(iteration, np.concatenate([nothing, *uids]), nothing, nothing)
+    return _Pool(iteration, np.concatenate([nothing, *uids]), nothing, nothing, np.zeros(0))
 
 
 # --- what is known of it ---------------------------------------------------------------------------------
@@ -184,23 +186,40 @@ def _read(history: History, sighting: _Sighting) -> tuple[Frame, dict[str, Any] 
         if offset < explored.result["frames"]:
             frame = read_frame(folder / FRAMES, offset)
             if frame.uid == sighting.uid:
-                return frame, _deviation(load_arrays(folder / SAMPLES), offset, frame) if sighting.iteration > 0 else None
+                scale = history.before(sighting.iteration).get("trust", {}).get("force_scale")
+                known = sighting.iteration > 0
+                return frame, _deviation(load_arrays(folder / SAMPLES), offset, frame, scale) if known else None
             break
         offset -= explored.result["frames"]
     frames = [f for part in _collected(history, sighting.iteration).values() for f in part]
     return next(f for f in frames if f.uid == sighting.uid), None
 
 
-def _deviation(samples: dict[str, Any], index: int, frame: Frame) -> dict[str, Any]:
+def _deviation(samples: dict[str, Any], index: int, frame: Frame, force_scale: float | None) -> dict[str, Any]:
     start = int(samples["atoms"][:index].sum())
-    per_atom = samples["per_atom"][start : start + len(frame.atoms)]
-    worst = int(np.argmax(per_atom))
-    return {
+    atoms = slice(start, start + len(frame.atoms))
+    worst = int(np.argmax(samples["per_atom"][atoms]))
+    found = {
         "max": float(samples["max_deviation"][index]),
         "worst_atom": worst,
         "element": frame.atoms.symbols[worst],
         "energy": float(samples["energy_deviation"][index]),
     }
+    if "mean_force" in samples:
+        found["force"] = float(samples["mean_force"][atoms][worst])
+    if force_scale is not None:
+        found["relative"] = float(judged_deviations(samples, force_scale)[index])
+    return found
+
+
+def _bounds(table: dict[str, dict[str, Any]], deviation: dict[str, Any]) -> dict[str, float]:
+    """Calibrated bounds on the errors of this frame, where a calibration gives one."""
+    bounds = {}
+    for name, value in ((WORST_ATOM, deviation.get("relative", deviation["max"])), (ENERGY, deviation["energy"])):
+        calibration = table.get(name, {}).get("calibration")
+        if calibration and calibration["factor"] is not None:
+            bounds[name] = calibration["factor"] * max(value, calibration["floor"])
+    return bounds
 
 
 def _label(history: History, sighting: _Sighting) -> dict[str, Any] | None:

@@ -361,7 +361,7 @@ def deviation_summary(
     row = {"frames": len(deviations)} | row | {"trust_lo": lo, "trust_hi": hi}
     finite = deviations[np.isfinite(deviations)]
     if len(finite):
-        row |= {name: float(np.quantile(finite, q)) for name, q in (("median", 0.5), ("q90", 0.9), ("max", 1.0))}
+        row |= zip(("median", "q90", "max"), np.quantile(finite, (0.5, 0.9, 1.0)).tolist(), strict=True)
         if calibration is not None and calibration["factor"] is not None:
             row["bound_90"] = calibration["factor"] * max(row["q90"], calibration["floor"])
     if len(deviations) and trust is not None:

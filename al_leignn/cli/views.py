@@ -14,6 +14,7 @@ from al_leignn.campaign.layout import Layout
 from al_leignn.cli.summary import decision_text, iteration_summary
 from al_leignn.core import Decision
 from al_leignn.report.numbers import number, percent, seconds
+from al_leignn.select.fate import NOVEL
 
 
 def decision_view(layout: Layout, decision: Decision | None) -> RenderableType:
@@ -112,6 +113,8 @@ def life_view(found: dict[str, Any]) -> RenderableType:
         "frame": f"{found['uid']}  {found['formula']}, {found['atoms']} atoms",
         "origin": place + (f", {origin['temperature']:g} K" if origin["temperature"] else ""),
         "deviation": None if deviation is None else _deviation(found, deviation),
+        "bound": ", ".join(f"{value:.3g} on {name}" for name, value in found["bounds"].items()) or None,
+        "novelty": None if found["novelty"] is None else _novelty(found["novelty"]),
         "verdict": found["verdict"],
         "fate": found["fate"],
         "why": found["why"],
@@ -129,12 +132,18 @@ def life_view(found: dict[str, Any]) -> RenderableType:
 
 
 def _deviation(found: dict[str, Any], deviation: dict[str, Any]) -> str:
-    text = f"{deviation['max']:.4g} eV/Å on atom {deviation['worst_atom']} ({deviation['element']})"
+    text = f"{deviation['max']:.4g} eV/Å on atom {deviation['worst_atom']} ({deviation['element']}"
+    text += f", force {deviation['force']:.3g})" if "force" in deviation else ")"
+    if "relative" in deviation:
+        text += f"; {deviation['relative']:.4g} relative to the forces"
     if found["thresholds"] is not None:
         text += f"; trusted below {found['thresholds']['lo']:.4g}, dropped from {found['thresholds']['hi']:.4g}"
-    if found["bound"] is not None:
-        text += f"; force error at most {found['bound']:.3g} eV/Å (90 %)"
-    return text
+    return f"{text}; energy {deviation['energy']:.3g} eV/atom"
+
+
+def _novelty(value: float) -> str:
+    kind = "stranger to" if value >= NOVEL else "no stranger to"
+    return f"{value:.3g}: {kind} the training set than nine in ten of its own frames"
 
 
 def _label(label: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from al_leignn.campaign.lock import holding
 from al_leignn.core import DecisionKind, Purpose, Stage, StageRequest
 from al_leignn.errors import CampaignError, InputError, RunError
 from al_leignn.select.classify import classify
+from al_leignn.quantities import ENERGY, WORST_ATOM
 from al_leignn.select.fate import Fate
 from al_leignn.store import read_manifest
 
@@ -231,8 +232,14 @@ def test_explain_gives_the_numbers_of_its_time(emt_campaign: Path) -> None:
     assert found["deviation"]["max"] == pytest.approx(float(per_atom[found["deviation"]["worst_atom"]]))
     assert found["thresholds"] == history.result(Stage.VALIDATE, 1)["trust"]
     assert found["verdict"] == classify(np.array([found["deviation"]["max"]]), lo, hi)[0]
-    factor = history.result(Stage.VALIDATE, 1)["calibration"]["factor"]
-    assert found["bound"] == pytest.approx(factor * found["deviation"]["max"])
+    before = history.result(Stage.VALIDATE, 1)
+    assert found["bounds"][WORST_ATOM] == pytest.approx(before["calibration"]["factor"] * found["deviation"]["max"])
+    assert found["bounds"][ENERGY] == pytest.approx(
+        before["quantities"][ENERGY]["calibration"]["factor"] * found["deviation"]["energy"]
+    )
+    pool = history.pool(2)
+    assert pool is not None
+    assert found["novelty"] == pool["novelty"][list(pool["uid"]).index(found["uid"])]
 
 
 def test_errors_of_a_fresh_frame_are_those_of_each_committee(emt_campaign: Path) -> None:
