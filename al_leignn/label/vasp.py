@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 from jaxtyping import Int
 
 from al_leignn.config import VaspConfig
@@ -127,17 +127,16 @@ class VaspLabeller(FileLabeller):
             "LASPH": True,
             "ALGO": ("Normal", "All", "Damped")[rung],
             "ISPIN": 2 if config.spin else 1,
-            "MAGMOM": [config.initial_moments.get(s, 1.0) for s in atoms.symbols] if config.spin else None,
+            "MAGMOM": {s: config.initial_moments.get(s, 1.0) for s in set(atoms.symbols)} if config.spin else None,
             "LDAU": bool(config.hubbard_u),
             **dict.fromkeys(("LWAVE", "LCHARG", "LAECHG", "LVHAR", "LELF"), False),
             **dict.fromkeys(("LORBIT", "LDAUU", "LDAUJ", "LDAUL", "LDAUTYPE", "LDAUPRINT", "LMAXMIX")),
         }
         if config.hubbard_u:
-            order = list(dict.fromkeys(atoms.get_chemical_symbols()))
-            numbers = dict(zip(atoms.get_chemical_symbols(), atoms.numbers.tolist(), strict=True))
-            shell = [(3 if numbers[s] in _F_SHELL else 2) if s in config.hubbard_u else -1 for s in order]
-            tags |= {"LDAUTYPE": 2, "LDAUL": shell, "LDAUU": [config.hubbard_u.get(s, 0.0) for s in order]}
-            tags |= {"LDAUJ": [0.0] * len(order), "LMAXMIX": 6 if 3 in shell else 4}
+            # The set takes these by element and writes them in the order of POSCAR.
+            shell = {s: 3 if atomic_numbers[s] in _F_SHELL else 2 for s in config.hubbard_u}
+            tags |= {"LDAUTYPE": 2, "LDAUU": config.hubbard_u, "LDAUL": shell, "LDAUJ": dict.fromkeys(shell, 0.0)}
+            tags |= {"LMAXMIX": 2 * max(shell.values())}
         if config.dispersion:
             tags["IVDW"] = 12
         return tags | _XC[config.xc] | config.incar
