@@ -97,6 +97,34 @@ class SeedConfig(Section):
         10, description="frames from a short hot MD on an elastic network of the structure's own bonds, per structure"
     )
     hot_factor: Positive = Field(1.5, description="temperature of that MD relative to the highest exploration temperature")
+    vibrations: Annotated[int, Field(ge=0)] = Field(
+        0, description="frames displaced along the normal modes of that network at that temperature, per molecule"
+    )
+    vacancies: Annotated[int, Field(ge=0)] = Field(0, description="frames with an atom missing, per structure")
+    interstitials: Annotated[int, Field(ge=0)] = Field(0, description="frames with an atom more in a void, per 3-D structure")
+    antisites: Annotated[int, Field(ge=0)] = Field(
+        0, description="frames with two unlike atoms exchanged, per structure of several elements"
+    )
+    surfaces: list[tuple[int, int, int]] = Field(
+        default_factory=list, description="Miller indices of surfaces; each gives a slab between vacuum, per 3-D structure"
+    )
+    melts: Annotated[int, Field(ge=0)] = Field(
+        0, description="frames with the atoms packed at random at 0.9 to 1.1 times the volume, per 3-D structure"
+    )
+    contacts: Annotated[int, Field(ge=0)] = Field(
+        0, description="frames with two neighbours pressed together, for the repulsive wall, per structure"
+    )
+    dimers: Annotated[int, Field(ge=0)] = Field(0, description="frames of two atoms alone, per pair of elements")
+    frames: list[str] = Field(
+        default_factory=list, description="files of structures or trajectories without labels to take frames from"
+    )
+    frames_per_file: Count = Field(20, description="frames taken from each of them, evenly spread, at most")
+
+    @model_validator(mode="after")
+    def _surfaces_have_a_normal(self) -> "SeedConfig":
+        if any(not any(miller) for miller in self.surfaces):
+            raise ValueError("surfaces: (0, 0, 0) is no surface")
+        return self
 
 
 class Condition(Section):

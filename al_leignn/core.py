@@ -119,7 +119,7 @@ class Origin:
     Attributes
     ----------
     kind
-        "given" (user's structure), "data" (user's labelled frames), "rattle", "strain", "hot-md" or "md".
+        "given" (user's structure), "data" (user's labelled frames), "md", or a kind of seed (`explore.seeds.make_seeds`).
     iteration, walker, step
         The iteration that made it, the walker (or seed series) and the MD step within it.
     temperature

@@ -77,7 +77,7 @@ def require_ready(layout: Layout) -> None:
 
 def read_cells(layout: Layout, config: CampaignConfig) -> list[Atoms]:
     """The cells that are explored and labelled; raises if a structure is missing or impossible."""
-    for path in layout.inside([*config.structures, *config.data]):
+    for path in layout.inside([*config.structures, *config.data, *config.seeds.frames]):
         if not path.is_file():
             raise ConfigError("a file named in campaign.toml is not there", where=str(path))
     cells = read_starts(layout, config)

@@ -13,7 +13,7 @@ from al_leignn.campaign.history import judged_deviations, load_arrays
 from al_leignn.campaign.item import Item, Outcome
 from al_leignn.campaign.layout import EXPECTED, FRAMES, POOL, SAMPLES, SELECTED
 from al_leignn.campaign.schedule import explore_items, plan_of, posts, standings_before
-from al_leignn.campaign.structures import read_starts
+from al_leignn.campaign.structures import read_starts, spread_frames
 from al_leignn.config import ExploreConfig
 from al_leignn.core import Frame, Stage, Verdict
 from al_leignn.deviation import deviation
@@ -34,7 +34,13 @@ def _seeds(item: Item) -> Outcome:
     config = item.config
     starts = read_starts(item.layout, config)
     rng = np.random.default_rng(item.seed)
-    frames = make_seeds(starts, config.seeds, temperature=config.explore.hottest, rng=rng)
+    frames = make_seeds(
+        starts,
+        config.seeds,
+        temperature=config.explore.hottest,
+        rng=rng,
+        trajectories=[spread_frames(path, config.seeds.frames_per_file) for path in item.layout.inside(config.seeds.frames)],
+    )
     write_frames(item.scratch / FRAMES, frames)
     return Outcome({"frames": len(frames), "steps": 0, "walkers": []}, {})
 

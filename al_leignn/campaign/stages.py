@@ -106,7 +106,7 @@ def _inputs(layout: Layout, request: StageRequest, config: CampaignConfig) -> di
     before = of(Stage.VALIDATE, i - 1) if i > 0 else {}
     match request.stage:
         case Stage.EXPLORE:
-            return files("structure", config.structures) | before
+            return files("structure", config.structures) | (before or files("frames", config.seeds.frames))
         case Stage.SELECT:
             return of(Stage.EXPLORE, i, explore_items(layout, config, i)) | before
         case Stage.LABEL:

@@ -86,6 +86,13 @@ def _read_ase(path: Path) -> list[Atoms]:
     return [Atoms(numbers=a.numbers, positions=a.positions, cell=a.cell, pbc=a.pbc) for a in images]
 
 
+def spread_frames(path: Path, most: int) -> list[tuple[int, Atoms]]:
+    """At most so many frames of a file without labels, evenly spread, each with its number; errors as `read_structures`."""
+    images = read_structures(path)
+    chosen = np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int))
+    return [(int(n), images[n]) for n in chosen]
+
+
 def check_structure(atoms: Atoms, where: str) -> None:
     """Refuse what cannot be simulated; raises `StructureError`."""
     if len(atoms) == 0:

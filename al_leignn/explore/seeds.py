@@ -1,12 +1,14 @@
 """Frames of iteration 0: what can be sampled around the user's structures before any potential exists.
 
 Rattles show the potential forces in every direction, strains show it stress, and the hot MD shows it correlated thermal
-displacements: bonds and angles stay near their values while atoms move far.
+displacements: bonds and angles stay near their values while atoms move far. Defects, surfaces, packings and dimers
+(`variants.py`) show it other neighbourhoods.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import combinations_with_replacement, islice, repeat
 
 import numpy as np
 from ase import Atoms
@@ -17,6 +19,7 @@ from jaxtyping import Float, Int
 from al_leignn.config import SeedConfig
 from al_leignn.core import Frame, Origin
 from al_leignn.errors import StructureError
+from al_leignn.explore import variants
 from al_leignn.geometry import closest_contact
 from al_leignn.units import FS, KB
 
@@ -42,11 +45,18 @@ _EQUILIBRATION_FS = 300.0
 _FRICTION_PER_FS = 0.02
 
 
-def make_seeds(structures: Sequence[Atoms], config: SeedConfig, *, temperature: float, rng: np.random.Generator) -> list[Frame]:
-    """The structures themselves, then for each of them its rattled, strained and hot MD frames, in this order.
+def make_seeds(
+    structures: Sequence[Atoms],
+    config: SeedConfig,
+    *,
+    temperature: float,
+    rng: np.random.Generator,
+    trajectories: Sequence[Sequence[tuple[int, Atoms]]] = (),
+) -> list[Frame]:
+    """The structures themselves, what is made of each of them, dimers, and the user's own frames, in this order.
 
-    Only periodic directions are strained, so molecules have no strained frames. A structure of one atom has no rattled or hot
-    ones: moving its only atom is a translation.
+    What a structure does not allow is left out: strains of what is not periodic, rattled or hot frames of one atom (moving it
+    is a translation), antisites of one element, interstitials, surfaces and melts of what has no three-dimensional cell.
 
     Parameters
     ----------
@@ -56,12 +66,15 @@ def make_seeds(structures: Sequence[Atoms], config: SeedConfig, *, temperature: 
         Highest exploration temperature, K; the hot MD runs at `config.hot_factor` times it.
     rng
         Source of all random numbers.
+    trajectories
+        The user's frames without labels, file by file, each with its number in the file.
 
     Returns
     -------
     list of Frame
-        Kinds "given", "rattle", "strain" and "hot-md". Each rattled or strained frame is a trajectory block of its own; hot
-        frames share the block of their run, at most three to a run.
+        Kinds "given", "rattle", "strain", "hot-md", "vibration", "vacancy", "interstitial", "antisite", "melt", "contact",
+        "surface", "dimer" and "user". Frames are trajectory blocks of their own, except that hot frames share the block of
+        their run (at most three), dimers that of their pair, and the user's that of their file.
 
     Raises
     ------
@@ -70,24 +83,56 @@ def make_seeds(structures: Sequence[Atoms], config: SeedConfig, *, temperature: 
     """
     frames = [Frame.of(atoms, Origin("given", walker=index)) for index, atoms in enumerate(structures)]
     hot = config.hot_factor * temperature
-    rattled = strained = run = 0
+    numbers: Counter[str] = Counter()
+
+    def add(kind: str, draws: Iterator[tuple[int, Atoms]], where: str, count: int = 1, warm: float = 0.0) -> None:
+        for _ in range(count):
+            step, sample = _physical(draws, where)
+            frames.append(Frame.of(sample, Origin(kind, walker=numbers[kind], step=step, temperature=warm)))
+        numbers[kind] += 1
+
     for index, atoms in enumerate(structures):
         where = f"structure {index} ({atoms.get_chemical_formula()})"
-        moving = len(atoms) > 1
+        several = len(atoms) > 1
         rattles = _rattles(atoms, config.rattle_std, rng)
-        for _ in range(config.rattled * moving):
-            frames.append(Frame.of(_physical(rattles, where)[1], Origin("rattle", walker=rattled)))
-            rattled += 1
+        for _ in range(config.rattled * several):
+            add("rattle", rattles, where)
         for n in range(config.strained * bool(atoms.pbc.any())):
-            frames.append(Frame.of(_physical(_strains(atoms, config, n, rng), where)[1], Origin("strain", walker=strained)))
-            strained += 1
-        for length in _run_lengths(config.hot * moving):
-            trajectory = _hot_md(atoms, hot, rng)
-            for _ in range(length):
-                step, sample = _physical(trajectory, where)
-                frames.append(Frame.of(sample, Origin("hot-md", walker=run, step=step, temperature=hot)))
-            run += 1
+            add("strain", _strains(atoms, config, n, rng), where)
+        for length in _run_lengths(config.hot * several):
+            add("hot-md", _hot_md(atoms, hot, rng), where, length, hot)
+        for _ in range(config.vibrations * (several and not atoms.pbc.any())):
+            add("vibration", _vibrations(atoms, hot, rng), where, warm=hot)
+        for kind, count, draws in _variants(atoms, config, rng):
+            for _ in range(count):
+                add(kind, _shaken(draws, config, rng), where)
+    elements = sorted({int(number) for atoms in structures for number in atoms.numbers})
+    for pair, (first, second) in enumerate(combinations_with_replacement(elements, 2)):
+        dimers = variants.dimers(first, second, config.dimers)
+        frames += [Frame.of(atoms, Origin("dimer", walker=pair, step=n)) for n, atoms in enumerate(dimers)]
+    for file, trajectory in enumerate(trajectories):
+        frames += [Frame.of(atoms, Origin("user", walker=file, step=n)) for n, atoms in trajectory]
     return frames
+
+
+def _variants(atoms: Atoms, config: SeedConfig, rng: np.random.Generator) -> list[tuple[str, int, Iterator[Atoms]]]:
+    """What can be made of a structure: kind, number of frames, draws."""
+    several, bulk = len(atoms) > 1, bool(atoms.pbc.all())
+    elements = len(set(atoms.numbers.tolist()))
+    return [
+        ("vacancy", config.vacancies * several, variants.vacancies(atoms, rng)),
+        ("interstitial", config.interstitials * bulk, variants.interstitials(atoms, rng)),
+        ("antisite", config.antisites * (elements > 1), variants.antisites(atoms, rng)),
+        ("melt", config.melts * (several and bulk), variants.packings(atoms, rng)),
+        ("contact", config.contacts * several, variants.pressed(atoms, rng)),
+        *(("surface", int(bulk), repeat(variants.slab(atoms, miller))) for miller in config.surfaces if bulk),
+    ]
+
+
+def _shaken(draws: Iterator[Atoms], config: SeedConfig, rng: np.random.Generator) -> Iterator[tuple[int, Atoms]]:
+    """Draws with a small rattle, so that forces are not zero by symmetry."""
+    for atoms in draws:
+        yield next(_rattles(atoms, config.rattle_std / 4.0, rng))
 
 
 def _physical(draws: Iterator[tuple[int, Atoms]], where: str) -> tuple[int, Atoms]:
@@ -214,3 +259,21 @@ def _hot_md(atoms: Atoms, temperature: float, rng: np.random.Generator) -> Itera
             sample = atoms.copy()
             sample.positions = positions
             yield step, sample
+
+
+def _vibrations(atoms: Atoms, temperature: float, rng: np.random.Generator) -> Iterator[tuple[int, Atoms]]:
+    """Displacements along all normal modes of the network but the softest six, each at random by its thermal amplitude."""
+    network = _ElasticNetwork.of(atoms)
+    masses = np.repeat(atoms.get_masses(), 3)
+    step = 1e-4
+    moves = step * np.eye(len(masses)).reshape(-1, len(atoms), 3)
+    forces = [(network.forces(atoms.positions - move) - network.forces(atoms.positions + move)).ravel() for move in moves]
+    stiffness = np.array(forces) / (2.0 * step) / np.sqrt(np.outer(masses, masses))
+    squares, modes = np.linalg.eigh((stiffness + stiffness.T) / 2.0)
+    skipped = 5 if len(atoms) == 2 else 6
+    amplitudes = np.sqrt(KB * temperature / squares[skipped:])
+    while True:
+        normal = amplitudes * rng.standard_normal(len(amplitudes))
+        moved = atoms.copy()
+        moved.positions += (modes[:, skipped:] @ normal / np.sqrt(masses)).reshape(-1, 3)
+        yield 0, moved

@@ -96,7 +96,7 @@ def test_kinetic_energies_follow_their_distribution(lennard_jones: Any, ensemble
 @pytest.mark.parametrize("thermostat", ["langevin", "csvr"])
 def test_energies_at_two_temperatures_have_the_ratio_of_boltzmann(lennard_jones: Any, thermostat: str) -> None:
     potential = lennard_jones(cutoff=5.0)
-    pair = [simulated(potential, t, thermostat=thermostat, steps=5000) for t in (56.0, 64.0)]
+    pair = [simulated(potential, t, thermostat=thermostat, steps=2500) for t in (56.0, 64.0)]
     report(f"NVT {thermostat}", pair)
     assert quantiles(pair)[0] < 3.0
     assert max(abs(x) for found in pair for x in kinetic_deviations(found)) < 3.0
@@ -107,7 +107,7 @@ def test_energies_at_two_temperatures_have_the_ratio_of_boltzmann(lennard_jones:
 @pytest.mark.parametrize("cell", ["isotropic", "anisotropic", "full"])
 def test_volumes_at_two_pressures_have_the_ratio_of_boltzmann(lennard_jones: Any, cell: str, thermostat: str) -> None:
     potential = lennard_jones(cutoff=5.0)
-    pair = [simulated(potential, 60.0, p * GPA, ensemble="npt", cell=cell, thermostat=thermostat, steps=5000) for p in (2.0, 2.2)]
+    pair = [simulated(potential, 60.0, p * GPA, ensemble="npt", cell=cell, thermostat=thermostat, steps=2500) for p in (2.0, 2.2)]
     report(f"NPT {cell} {thermostat}", pair)
     assert quantiles(pair)[0] < 3.0
     assert max(abs(x) for found in pair for x in kinetic_deviations(found)) < 3.0

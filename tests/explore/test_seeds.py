@@ -1,5 +1,7 @@
 """Seed frames: counts, physics and identity."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -144,3 +146,94 @@ def test_overlapping_atoms_are_refused_with_their_structure_named() -> None:
     atoms = Atoms("SiSi", [[0, 0, 0], [0, 0, 0.01]], cell=[5, 5, 5], pbc=True)
     with pytest.raises(StructureError, match=r"structure 1 \(Si2\)"):
         seeds(silicon(), atoms, config=SeedConfig(rattle_std=0.01))
+
+
+# --- other neighbourhoods --------------------------------------------------------------------------------
+
+RICH = SeedConfig(
+    rattled=0, strained=0, hot=0, vibrations=2, vacancies=2, interstitials=2, antisites=2, melts=2, contacts=3, dimers=4,
+    surfaces=[(1, 0, 0), (1, 1, 1)],
+)  # fmt: skip
+
+
+def of_kind(frames: list[Frame], kind: str) -> list[Atoms]:
+    return [f.atoms for f in frames if f.origin.kind == kind]
+
+
+def rocksalt() -> Atoms:
+    atoms: Atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True)
+    return atoms
+
+
+def test_each_kind_comes_where_the_structure_allows_it() -> None:
+    counts = Counter(kinds(seeds(rocksalt(), config=RICH)))
+    assert counts == {
+        "given": 1, "vacancy": 2, "interstitial": 2, "antisite": 2, "melt": 2, "contact": 3, "surface": 2, "dimer": 12
+    }  # fmt: skip
+    assert Counter(kinds(seeds(silicon(), config=RICH))) == counts - Counter(antisite=2, dimer=8)
+    assert Counter(kinds(seeds(water(), config=RICH))) == {
+        "given": 1, "vibration": 2, "vacancy": 2, "antisite": 2, "contact": 3, "dimer": 12
+    }  # fmt: skip
+    assert Counter(kinds(seeds(Atoms("Ar"), config=RICH))) == {"given": 1, "dimer": 4}
+
+
+def test_defects_change_what_they_say() -> None:
+    frames, perfect = seeds(rocksalt(), config=RICH), Counter(rocksalt().symbols)
+    for atoms in of_kind(frames, "vacancy"):
+        assert (perfect - Counter(atoms.symbols)).total() == 1
+    for atoms in of_kind(frames, "interstitial"):
+        assert (Counter(atoms.symbols) - perfect).total() == 1
+        assert np.sort(atoms.get_distances(8, range(8), mic=True))[0] > 1.5  # in a void
+    for atoms in of_kind(frames, "antisite"):
+        assert Counter(atoms.symbols) == perfect
+        assert (atoms.numbers != rocksalt().numbers).sum() == 2
+
+
+def test_slabs_have_vacuum_across_and_the_density_of_the_crystal_inside() -> None:
+    for atoms in of_kind(seeds(silicon(), config=RICH), "surface"):
+        assert atoms.pbc.tolist() == [True, True, False]
+        thickness = np.ptp(atoms.positions[:, 2])
+        assert thickness >= 5.9
+        assert atoms.cell.lengths()[2] - thickness > 11.0
+        area = np.linalg.norm(np.cross(atoms.cell[0], atoms.cell[1]))
+        assert len(atoms) / (area * thickness) == pytest.approx(8 / 5.431**3, rel=0.35)
+
+
+def test_packings_are_dense_disordered_and_touch_nowhere() -> None:
+    crystal = silicon() * (2, 2, 2)
+    for atoms in of_kind(seeds(crystal, config=RICH), "melt"):
+        assert 0.9 <= atoms.get_volume() / crystal.get_volume() <= 1.1
+        distances = atoms.get_all_distances(mic=True)[np.triu_indices(len(atoms), 1)]
+        assert distances.min() > 0.75 * 2 * 1.11
+        assert ((distances > 2.6) & (distances < 3.4)).mean() > 0.01  # between the shells of diamond
+
+
+def test_contacts_and_dimers_reach_into_the_repulsive_wall() -> None:
+    frames = seeds(water(), config=RICH)
+    for atoms in of_kind(frames, "contact"):
+        assert min(atoms.get_distance(0, 1), atoms.get_distance(0, 2)) < 0.9
+    lengths = {}
+    for atoms in of_kind(frames, "dimer"):
+        lengths.setdefault(str(atoms.symbols), []).append(atoms.get_distance(0, 1))
+    assert sorted(lengths) == ["H2", "HO", "O2"]
+    assert lengths["H2"] == pytest.approx(np.linspace(0.7, 1.8, 4) * 0.62)
+
+
+def test_vibrations_have_the_thermal_amplitude_of_the_network_and_do_not_turn() -> None:
+    config = RICH.model_copy(update={"vibrations": 400, "contacts": 0, "vacancies": 0, "antisites": 0, "dimers": 0})
+    dimer = Atoms("N2", [[0, 0, 0], [0, 0, 1.1]])
+    frames = of_kind(seeds(dimer, config=config, temperature=600.0), "vibration")
+    stretch = np.array([atoms.get_distance(0, 1) for atoms in frames]) - 1.1
+    stiffness = 80.0 / 1.1**3 + 0.5 / 2  # the bond and, for the relative motion, the anchors
+    assert stretch.std() == pytest.approx(np.sqrt(KB * 900.0 / stiffness), rel=0.1)
+    for atoms in of_kind(seeds(water(), config=RICH), "vibration"):
+        moved = atoms.positions - water().positions
+        assert np.abs((water().get_masses()[:, None] * moved).sum(axis=0)).max() < 0.02
+        assert np.abs((water().get_masses()[:, None] * np.cross(water().positions, moved)).sum(axis=0)).max() < 0.1
+
+
+def test_the_users_frames_come_last_with_their_numbers() -> None:
+    config = SeedConfig(rattled=0, strained=0, hot=0)
+    trajectories = [[(0, silicon()), (7, silicon())], [(3, silicon())]]
+    frames = make_seeds([silicon()], config, temperature=300.0, rng=np.random.default_rng(0), trajectories=trajectories)
+    assert [(f.origin.walker, f.origin.step) for f in frames if f.origin.kind == "user"] == [(0, 0), (0, 7), (1, 3)]
