@@ -180,17 +180,14 @@ def _unjudged(iteration: int, uids: list[np.ndarray]) -> _Pool:
 
 def _read(history: History, sighting: _Sighting) -> tuple[Frame, dict[str, Any] | None]:
     """The frame itself, and what the committee that explored it made of it."""
-    offset = sighting.place
-    for explored in history.items(Stage.EXPLORE, sighting.iteration):
-        folder = history.layout.item(StageRequest(Stage.EXPLORE, sighting.iteration, explored.item))
-        if offset < explored.result["frames"]:
-            frame = read_frame(folder / FRAMES, offset)
-            if frame.uid == sighting.uid:
-                scale = history.before(sighting.iteration).get("trust", {}).get("force_scale")
-                known = sighting.iteration > 0
-                return frame, _deviation(load_arrays(folder / SAMPLES), offset, frame, scale) if known else None
-            break
-        offset -= explored.result["frames"]
+    place = history.place(sighting.iteration, sighting.place)
+    if place is not None:
+        item, index = place
+        folder = history.layout.item(StageRequest(Stage.EXPLORE, sighting.iteration, item))
+        frame = read_frame(folder / FRAMES, index)
+        if frame.uid == sighting.uid:
+            scale = history.before(sighting.iteration).get("trust", {}).get("force_scale")
+            return frame, _deviation(load_arrays(folder / SAMPLES), index, frame, scale) if sighting.iteration > 0 else None
     frames = [f for part in _collected(history, sighting.iteration).values() for f in part]
     return next(f for f in frames if f.uid == sighting.uid), None
 

@@ -319,6 +319,14 @@ class History:
         """Arrays that an explore item has stored (`sampling.explore`); all of them where none is named."""
         return load_arrays(self.layout.item(StageRequest(Stage.EXPLORE, iteration, item)) / SAMPLES, *names)
 
+    def place(self, iteration: int, index: int) -> tuple[int, int] | None:
+        """Explore item that holds a frame of the pool, and its index there; None for frames that were not explored."""
+        for explored in self.items(Stage.EXPLORE, iteration):
+            if index < explored.result["frames"]:
+                return explored.item, index
+            index -= int(explored.result["frames"])
+        return None
+
     def pool(self, iteration: int) -> dict[str, Any] | None:
         """uid, fate, verdict and novelty of every frame of the pool; None before the selection."""
         folder = self.layout.item(StageRequest(Stage.SELECT, iteration, 0))

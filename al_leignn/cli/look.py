@@ -89,19 +89,24 @@ def explain(frame: Uid, folder: CampaignDir = Path(), json: Json = False) -> Non
 def report(
     folder: CampaignDir = Path(),
     out: Annotated[Path | None, typer.Option(help="file to write [default: report.html in the campaign folder]")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="write it again and again until the campaign is finished")] = False,
+    every: Annotated[int, typer.Option(help="seconds between two versions, for --watch", min=1)] = 30,
 ) -> None:
     """Write one self-contained HTML page about a campaign.
 
     Example: al-leignn report Si --out si.html
     """
     from al_leignn.campaign.layout import Layout
-    from al_leignn.report.html import write_report
+    from al_leignn.report.html import watch_report, write_report
 
     layout = Layout.open(folder)
     page = out or layout.root / "report.html"
     with _writing(page):
-        write_report(layout, page)
-    print(f"wrote {page}")
+        if watch:
+            watch_report(layout, page, every, lambda: print(f"wrote {page}", flush=True))
+        else:
+            write_report(layout, page)
+            print(f"wrote {page}")
 
 
 def print_decision(layout: "Layout", decision: "Decision | None") -> None:

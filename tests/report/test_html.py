@@ -15,7 +15,8 @@ from PIL import Image
 from al_leignn.campaign.campaign import Campaign
 from al_leignn.campaign.history import History
 from al_leignn.campaign.layout import Layout
-from al_leignn.report.html import render, write_report
+from al_leignn.report.html import render, watch_report, write_report
+from al_leignn.report.scenes import scenes
 from al_leignn.report.series import deviation_curves, learning_curve
 
 HOSTILE = '</script><script>console.error("run")</script><img src="http://example.org/x.png">&amp;{{ 7 * 7 }}'
@@ -135,11 +136,21 @@ def test_numbers_on_the_page_equal_the_stored_ones(visited: Visit, emt_campaign:
         assert row[:3] == [record.iteration, record.steps, record.pool]
         if record.walkers:
             assert row[4:7] == [record.verdicts[v] for v in ("accurate", "candidate", "failed")]
-        assert row[9:11] == [record.labels.asked, record.labels.accepted]
+            novel = record.disagreements["accurate but novel"]
+            assert row[7] == record.verdicts["candidate"] + record.verdicts["failed"] + novel
+            assert row[8] + row[9] + row[10] <= record.pool
+        assert row[11:13] == [record.labels.asked, record.labels.accepted]
     for record, row in zip(records[1:], tables["errors"][1:], strict=True):
         assert record.fresh is not None
         names = ("force_mae", "force_mae_low", "force_mae_high", "energy_mae", "n_frames")
         assert row[1:6] == [record.fresh[name] for name in names]
+        assert record.chosen is not None
+        assert row[6:10] == [record.chosen[name] for name in ("force_mae", "force_mae_low", "force_mae_high", "n_frames")]
+    seen = [(r.iteration, found) for r in records for found in r.quantities.values()]
+    for (iteration, found), row in zip(seen, tables["calibration"], strict=True):
+        coverage, new = found["coverage"], found["calibration"]
+        expected = [] if coverage is None else [coverage[name] for name in ("covered", "n", "share", "low", "high")]
+        assert [value for value in row if value != ""] == [iteration, new["nominal"], *expected, new["factor"], new["n"]]
     for record, row in zip(records, tables["costs"], strict=False):
         assert row[1:8] == [cost.cpu_s for cost in record.costs.values()]
 
@@ -169,10 +180,19 @@ send(plot, "pointerup", frame.x + 200, frame.y + 160);
 const select = document.getElementById("iteration");
 select.value = "2";
 select.dispatchEvent(new Event("change"));
+const frames = [...document.querySelectorAll("#scene option")].filter((option) => !option.hidden);
+const space = document.querySelector("#space canvas"), paint = () => space.toDataURL();
+const still = paint(), place = space.getBoundingClientRect();
+space.setPointerCapture = () => {};
+send(space, "pointerdown", place.x + 100, place.y + 100);
+send(space, "pointermove", place.x + 160, place.y + 130);
 const rows = [...document.querySelectorAll("#walkers tbody tr")].filter((row) => !row.classList.contains("hidden"));
 document.body.dataset.said = JSON.stringify({
   tip: tip.classList.contains("hidden") ? "" : tip.textContent,
   zoomed: document.querySelector("#parity svg") !== plot,
+  frames: frames.map((option) => data.scenes[option.value].uid),
+  facts: document.getElementById("scene-facts").textContent,
+  turned: paint() !== still,
   iterations: rows.map((row) => row.dataset.iteration),
 });
 }</script></body>"""
@@ -188,6 +208,10 @@ def test_hover_zoom_and_filter(chromium: str, emt_campaign: Path, tmp_path: Path
     assert said["tip"].startswith(f"fresh, iteration 2, {second.labels} labels\nforce MAE {second.force_mae:.4g} eV/Å")
     assert said["zoomed"]
     assert said["iterations"] == ["2", "2"]
+    shown = [scene for scene in scenes(History(layout)) if scene.iteration == 2]
+    assert said["frames"] == [scene.uid for scene in shown]
+    assert said["facts"].startswith(f"frame {shown[0].uid}\niteration 2, walker {shown[0].walker}, step {shown[0].step}")
+    assert said["turned"]
 
 
 def test_picture_is_not_blank(visited: Visit) -> None:
@@ -213,6 +237,15 @@ def test_page_stands_alone_and_is_small(emt_campaign: Path) -> None:
         assert tag not in ("iframe", "img", "object", "embed")
         assert "src" not in attributes
         assert (attributes.get("href") or "data:").startswith("data:")
+
+
+def test_a_watched_page_loads_itself_anew(emt_campaign: Path, tmp_path: Path) -> None:
+    layout = Layout.open(emt_campaign)
+    assert '<meta http-equiv="refresh" content="30">' in render(layout, 30)
+    versions = []
+    watch_report(layout, tmp_path / "page.html", 1, lambda: versions.append((tmp_path / "page.html").read_text()))
+    assert len(versions) == 1  # a finished campaign is written once
+    assert 'http-equiv="refresh"' not in versions[0]
 
 
 def test_report_of_a_campaign_that_has_not_started(chromium: str, emt_campaign: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 const data = JSON.parse(document.getElementById("series").textContent);
 const BLUE = "#0072b2", ORANGE = "#d55e00", BLACK = "#1d2530", GREY = "#8a949e";
+const WORST = "worst atom of a frame";
 const host = (id) => document.getElementById(id);
 const column = (rows, name) => rows.map((row) => row[name]);
 
@@ -64,7 +65,7 @@ function parity() {
 
 function calibration() {
   const { uid = [], max_deviation: deviation = [], max_error: error = [] } = data.labels;
-  const newest = data.calibration.findLast((row) => row.calibration)?.calibration;
+  const newest = data.calibration.findLast((row) => row.quantities[WORST])?.quantities[WORST].calibration;
   const items = [{ x: deviation, y: error, color: BLUE, dots: 3, opacity: 0.7,
     tip: (i) => `frame ${uid[i]}\ndeviation ${short(deviation[i])}, error ${short(error[i])} eV/Å` }];
   const legend = [];
@@ -76,21 +77,69 @@ function calibration() {
   chart(host("calibration-chart"), { x: { label: "model deviation (eV/Å)", log: true }, y: { label: "largest force error (eV/Å)", log: true }, items, legend });
 }
 
-function coverage() {
-  const rows = data.calibration.filter((row) => row.coverage), x = column(rows, "iteration"), of = (name) => rows.map((row) => row.coverage[name]);
-  const nominal = rows[0]?.calibration?.nominal ?? 0.9, ends = x.length ? [x[0] - 0.3, x.at(-1) + 0.3] : [];
+function coverage(quantity) {
+  const seen = data.calibration.filter((row) => row.quantities[quantity]?.coverage);
+  const rows = seen.map((row) => ({ ...row.quantities[quantity].coverage, iteration: row.iteration }));
+  const nominal = seen[0]?.quantities[quantity].calibration.nominal ?? 0.9, x = column(rows, "iteration"), ends = x.length ? [x[0] - 0.3, x.at(-1) + 0.3] : [];
+  host("coverage-chart").replaceChildren();
   chart(host("coverage-chart"), { x: { label: "iteration", ticks: x }, y: { label: "share within the bound", from: 0, to: 1.05 },
     items: [{ x: ends, y: ends.map(() => nominal), color: BLACK, dash: "6 4" },
-      { x, y: of("share"), low: of("low"), high: of("high"), color: BLUE, dots: 4,
-        tip: (i) => `iteration ${x[i]}: ${rows[i].coverage.covered} of ${rows[i].coverage.n}` + (rows[i].coverage.drift ? "\ndrift" : "") }],
+      { x, y: column(rows, "share"), low: column(rows, "low"), high: column(rows, "high"), color: BLUE, dots: 4,
+        tip: (i) => `iteration ${x[i]}: ${rows[i].covered} of ${rows[i].n}` + (rows[i].drift ? "\ndrift" : "") }],
     legend: [{ label: `nominal ${100 * nominal} %`, color: BLACK, dash: "dashed" }] });
+}
+
+function quantities() {
+  const select = host("quantity"), names = new Set(data.calibration.flatMap((row) => Object.keys(row.quantities)));
+  for (const name of names) element(select, "option", "", name);
+  select.value = WORST;
+  select.onchange = () => coverage(select.value);
+  coverage(WORST);
+}
+
+function gain() {
+  const kinds = { chosen: [BLUE, -0.06], fresh: [ORANGE, 0.06] }, x = column(data.gain, "iteration"), items = [];
+  for (const [kind, [color, shift]] of Object.entries(kinds)) {
+    const rows = column(data.gain, kind), name = kind === "fresh" ? "random" : kind;
+    items.push({ x: x.map((i) => i + shift), y: column(rows, "force_mae"), low: column(rows, "force_mae_low"), high: column(rows, "force_mae_high"), color, dots: 4,
+      tip: (i) => `${name}, iteration ${x[i]}\nforce MAE ${short(rows[i].force_mae)} eV/Å [${short(rows[i].force_mae_low)}, ${short(rows[i].force_mae_high)}]\n${rows[i].n_frames} frames` });
+  }
+  chart(host("gain"), { x: { label: "iteration", ticks: x }, y: { label: "force MAE (eV/Å)", from: 0 }, items,
+    legend: [{ label: "chosen", color: BLUE }, { label: "random", color: ORANGE }] });
+}
+
+function space() {
+  if (!data.scenes.length) return;
+  const values = data.scenes.flatMap((scene) => scene.deviation).filter((value) => value > 0);
+  const low = Math.log(values.reduce((a, b) => Math.min(a, b), Infinity)), high = Math.log(values.reduce((a, b) => Math.max(a, b), 0));
+  const color = (value) => heat(value > 0 && high > low ? Math.min(Math.max((Math.log(value) - low) / (high - low), 0), 1) : 0);
+  const scale = host("scale");
+  element(scale, "span", "", short(Math.exp(low)));
+  element(scale, "i", "").style.background = `linear-gradient(to right, ${[0, 1, 2, 3, 4, 5, 6].map((n) => heat(n / 6)).join(",")})`;
+  element(scale, "span", "", `${short(Math.exp(high))} eV/Å`);
+  const view = viewer(host("space"), data.scenes, color), select = host("scene"), facts = host("scene-facts");
+  data.scenes.forEach((scene, n) => {
+    const option = element(select, "option", "", `${scene.iteration}: ${scene.uid.slice(0, 6)}, ${scene.fate}, ${short(Math.max(...scene.deviation))} eV/Å`);
+    option.value = n;
+    option.dataset.iteration = scene.iteration;
+  });
+  select.onchange = () => {
+    const scene = data.scenes[select.value], worst = scene.deviation.indexOf(Math.max(...scene.deviation));
+    view.show(select.value);
+    facts.textContent = [`frame ${scene.uid}`, `iteration ${scene.iteration}, walker ${scene.walker}, step ${scene.step}, ${scene.temperature} K`,
+      `${scene.verdict}; ${scene.fate}`, `largest deviation ${short(scene.deviation[worst])} eV/Å on atom ${worst} (${scene.symbols[worst]})`,
+      `novelty ${short(scene.novelty)}`].join("\n");
+  };
+  select.onchange();
 }
 
 const history = deviations();
 learning();
 parity();
+gain();
 calibration();
-coverage();
+quantities();
+space();
 
 host("iteration").onchange = (event) => {
   const chosen = event.target.value;
@@ -98,4 +147,8 @@ host("iteration").onchange = (event) => {
   history.show(span ? [span.start, span.end] : null);
   for (const row of document.querySelectorAll("tr[data-iteration]"))
     row.classList.toggle("hidden", chosen !== "" && row.dataset.iteration !== chosen);
+  const frames = [...document.querySelectorAll("#scene option")];
+  for (const option of frames) option.hidden = chosen !== "" && option.dataset.iteration !== chosen;
+  const first = frames.find((option) => !option.hidden);
+  if (first) { host("scene").value = first.value; host("scene").onchange(); }
 };
