@@ -275,6 +275,12 @@ class GpawConfig(KpointsSection):
     ecut: Positive = Field(300.0, description="plane-wave cutoff, eV (mode pw)")
     spacing: Positive = Field(0.2, description="grid spacing, Å (modes lcao and fd)")
     basis: str = Field("dzp", description="basis set (mode lcao)")
+    dispersion: Literal["", "d3", "d4"] = Field(
+        "", description='"d3" (Becke-Johnson damping) or "d4": Grimme\'s dispersion corrections for xc (extra al-leignn[dispersion])'
+    )
+    hubbard_u: dict[str, float] = Field(
+        default_factory=dict, description="effective Hubbard U (Dudarev) by element, eV; on f electrons of f elements, else on d"
+    )
     vacuum: Positive = Field(
         6.0, description="least empty space on either side along directions that are not periodic, Å; added where missing"
     )

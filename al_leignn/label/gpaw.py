@@ -17,6 +17,7 @@ from al_leignn.core import Frame, LabelFailure, Labels, Reason
 from al_leignn.errors import LabellerError
 from al_leignn.label import kpoints
 from al_leignn.label.box import in_box
+from al_leignn.label.hubbard import shell_of
 from al_leignn.label.process import run_bounded
 from al_leignn.label.rescue import LADDER, TIGHTER, Rung
 from al_leignn.store import digest_json
@@ -52,7 +53,9 @@ class GpawLabeller:
         version = _versions(self._python)
         if version is None:
             raise LabellerError(f"{self._python} has no GPAW", where="labeller.python", fix=_INSTALL)
-        return digest_json({"code": "gpaw", "versions": version, "theory": self._theory()})
+        # Only what takes part counts: a correction that is installed and not used changes nothing.
+        used = {k: v for k, v in version.items() if not k.startswith("dftd") or k == f"dft{self._config.dispersion}"}
+        return digest_json({"code": "gpaw", "versions": used, "theory": self._theory()})
 
     def describe(self) -> dict[str, str]:
         config = self._config
@@ -61,7 +64,8 @@ class GpawLabeller:
             "lcao": f"{config.basis} orbitals, grid {config.spacing:g} Å",
             "fd": f"real-space grid {config.spacing:g} Å",
         }[config.mode]
-        theory = f"{config.xc}, {basis}, {kpoints.words(config)}, Fermi-Dirac {config.smearing_ev:g} eV"
+        xc = config.xc + f"-{config.dispersion.upper()}" * bool(config.dispersion) + "+U" * bool(config.hubbard_u)
+        theory = f"{xc}, {basis}, {kpoints.words(config)}, Fermi-Dirac {config.smearing_ev:g} eV"
         theory += ", spin-polarised" * config.spin + f", charge {config.charge:+g} e" * bool(config.charge)
         versions = _versions(self._python)
         code = "not installed" if versions is None else ", ".join(f"{name} {text}" for name, text in versions.items())
@@ -73,8 +77,12 @@ class GpawLabeller:
         }
 
     def check(self, species: Iterable[int]) -> list[str]:
-        if _versions(self._python) is None:
+        versions = _versions(self._python)
+        if versions is None:
             return [f"GPAW in {self._python}: {_INSTALL}"]
+        kind = self._config.dispersion
+        if kind and f"dft{kind}" not in versions:
+            return [f"the Python package dft{kind} for labeller.dispersion: pip install 'al-leignn[dispersion]'"]
         symbols = [chemical_symbols[z] for z in sorted(set(species))]
         command = [self._python, str(_WORKER), "probe", self._config.xc, *symbols]
         try:
@@ -93,6 +101,7 @@ class GpawLabeller:
         request = {
             "gpaw": gpaw_parameters(self._config, atoms, LADDER[rung], tight=tight),
             "moments": [self._config.initial_moments.get(s, 1.0) for s in atoms.symbols] if self._config.spin else None,
+            "dispersion": self._config.dispersion,
             "stress": self._config.mode == "pw" and bool(frame.atoms.pbc.all()),
         }
         (scratch / "parameters.json").write_text(json.dumps(request, allow_nan=False), encoding="utf-8")
@@ -107,7 +116,13 @@ class GpawLabeller:
     def _theory(self) -> dict[str, Any]:
         mode = self._config.mode
         values = self._config.model_dump(mode="json")
-        return {k: v for k, v in values.items() if k not in _ROUTE and mode in _READ_BY.get(k, {mode})}
+        unused: dict[str, Any] = {
+            "dispersion": "",
+            "hubbard_u": {},
+            "kpt_spacing": None,
+        }  # keys younger than labels that were made without them
+        kept = {k: v for k, v in values.items() if k not in unused or v != unused[k]}
+        return {k: v for k, v in kept.items() if k not in _ROUTE and mode in _READ_BY.get(k, {mode})}
 
 
 def gpaw_parameters(config: GpawConfig, atoms: Atoms, rung: Rung, *, tight: bool = False) -> dict[str, Any]:
@@ -138,6 +153,8 @@ def gpaw_parameters(config: GpawConfig, atoms: Atoms, rung: Rung, *, tight: bool
         parameters["h"] = config.spacing
     if config.mode == "lcao":
         parameters["basis"] = config.basis
+    if config.hubbard_u:
+        parameters["setups"] = {s: f":{shell_of(s)},{u:g}" for s, u in config.hubbard_u.items()}
     if rung.bands is not None:
         parameters["nbands"] = rung.bands
     return parameters

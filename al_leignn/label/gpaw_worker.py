@@ -4,8 +4,9 @@
     python gpaw_worker.py probe XC SYMBOL...                       -> JSON list: PAW data sets that are missing
     python gpaw_worker.py versions                                 -> JSON object: what is installed; does not start GPAW
 
-parameters.json holds GPAW's keyword arguments ("gpaw"), starting magnetic moments ("moments", μB, or null) and whether stress
-is wanted ("stress"). result.json holds either "failure" (a reason and a detail) or
+parameters.json holds GPAW's keyword arguments ("gpaw"), starting magnetic moments ("moments", μB, or null), a dispersion
+correction to add ("dispersion": "", "d3" or "d4") and whether stress is wanted ("stress"). result.json holds either "failure"
+(a reason and a detail) or
 
     energy        free energy F = E - TS of the smeared electrons, eV: the quantity whose derivative the forces are
     energy_zero   GPAW's extrapolation to zero smearing, eV; for comparison, inconsistent with the forces
@@ -45,20 +46,39 @@ def label() -> dict[str, Any]:
         energy = atoms.get_potential_energy(force_consistent=True)
     except KohnShamConvergenceError:
         return _failure("unconverged", f"no self-consistency within {parameters['gpaw']['maxiter']} SCF steps")
+    more_energy, more_forces, more_stress = dispersion(atoms, parameters["dispersion"], parameters["gpaw"]["xc"])
     return {
-        "energy": float(energy),
-        "energy_zero": float(atoms.get_potential_energy()),
-        "forces": atoms.get_forces().tolist(),
-        "stress": atoms.get_stress().tolist() if parameters["stress"] else None,
+        "energy": float(energy) + more_energy,
+        "energy_zero": float(atoms.get_potential_energy()) + more_energy,
+        "forces": (atoms.get_forces() + more_forces).tolist(),
+        "stress": (atoms.get_stress() + more_stress).tolist() if parameters["stress"] else None,
         "scf_steps": int(atoms.calc.get_number_of_iterations()),
         "gpaw": gpaw.__version__,
     }
 
 
+def dispersion(atoms: Any, kind: str, xc: str) -> tuple[float, Any, Any]:
+    """Energy, forces and stress of Grimme's corrections: "d3" with Becke-Johnson damping, "d4", or none."""
+    if not kind:
+        return 0.0, 0.0, 0.0
+    if kind == "d3":
+        from dftd3.ase import DFTD3
+
+        calculator: Any = DFTD3(method=xc, damping="d3bj")
+    else:
+        from dftd4.ase import DFTD4
+
+        calculator = DFTD4(method=xc)
+    copy = atoms.copy()
+    copy.calc = calculator
+    stress = copy.get_stress() if copy.pbc.all() else 0.0
+    return float(copy.get_potential_energy()), copy.get_forces(), stress
+
+
 def versions() -> dict[str, str]:
     """Versions of GPAW and of its PAW data sets, and where else data sets are looked for."""
     found = {}
-    for name in ("gpaw", "gpaw-data"):
+    for name in ("gpaw", "gpaw-data", "dftd3", "dftd4"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import chemical_symbols
 from jaxtyping import Int
 
 from al_leignn.config import VaspConfig
@@ -18,6 +18,7 @@ from al_leignn.core import Frame, Labels, Reason
 from al_leignn.label import kpoints
 from al_leignn.label.box import in_box
 from al_leignn.label.files import ROUTE, FileLabeller, text_of
+from al_leignn.label.hubbard import shell_of
 from al_leignn.label.output import NotALabelError, require_same
 from al_leignn.label.rescue import LADDER, TIGHTER
 from al_leignn.units import GPA, voigt
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 OUTPUT = "vasprun.xml"
 
 _XC: dict[str, dict[str, Any]] = {"PBE": {"GGA": "Pe"}, "PBEsol": {"GGA": "Ps"}, "r2SCAN": {"METAGGA": "R2scan", "GGA": None}}
-
-_F_SHELL = frozenset(range(57, 72)) | frozenset(range(89, 104))
-"""Lanthanides and actinides."""
 
 
 class VaspLabeller(FileLabeller):
@@ -134,7 +132,7 @@ class VaspLabeller(FileLabeller):
         }
         if config.hubbard_u:
             # The set takes these by element and writes them in the order of POSCAR.
-            shell = {s: 3 if atomic_numbers[s] in _F_SHELL else 2 for s in config.hubbard_u}
+            shell = {s: "spdf".index(shell_of(s)) for s in config.hubbard_u}
             tags |= {"LDAUTYPE": 2, "LDAUU": config.hubbard_u, "LDAUL": shell, "LDAUJ": dict.fromkeys(shell, 0.0)}
             tags |= {"LMAXMIX": 2 * max(shell.values())}
         if config.dispersion:

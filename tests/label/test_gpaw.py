@@ -141,6 +141,9 @@ def test_level_is_theory_and_version_not_route() -> None:
         {"smearing_ev": 0.2},
         {"mode": "fd"},
         {"vacuum": 7.0},
+        {"dispersion": "d3"},
+        {"hubbard_u": {"Si": 1.0}},
+        {"kpt_spacing": 0.3},
     )
     assert len({GpawLabeller(GpawConfig.model_validate(theory)).level for theory in theories} | {level}) == len(theories) + 1
 
@@ -261,6 +264,43 @@ def test_spin_and_charge_are_heard(tmp_path: Path) -> None:
     paired, polarised = (labels(cheap(spin=spin), atom, tmp_path).energy for spin in (False, True))
     assert polarised < paired - 0.3  # a free hydrogen atom has one unpaired electron
     assert labels(cheap(charge=1.0), atom, tmp_path).energy != pytest.approx(paired, abs=0.5)
+
+
+@pytest.mark.parametrize("kind", ["d3", "d4"])
+def test_dispersion_is_added_to_energy_forces_and_stress(tmp_path: Path, kind: str) -> None:
+    module = pytest.importorskip(f"dft{kind}.ase")
+    plain, corrected = (labels(cheap(dispersion=word), SILICON, tmp_path) for word in ("", kind))
+    atoms = SILICON.atoms.copy()
+    atoms.calc = module.DFTD3(method="PBE", damping="d3bj") if kind == "d3" else module.DFTD4(method="PBE")
+    assert corrected.energy - plain.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+    np.testing.assert_allclose(corrected.forces - plain.forces, atoms.get_forces(), atol=1e-6)
+    assert plain.stress is not None
+    assert corrected.stress is not None
+    np.testing.assert_allclose(corrected.stress - plain.stress, atoms.get_stress(), atol=1e-6)
+
+
+def test_hubbard_u_is_heard_on_the_right_shell(tmp_path: Path) -> None:
+    config = cheap(hubbard_u={"Fe": 4.0, "Ce": 5.0})
+    assert gpaw_parameters(config, SILICON.atoms, LADDER[0])["setups"] == {"Fe": ":d,4", "Ce": ":f,5"}
+    zinc = frame_of(Atoms("Zn", cell=[3.2, 3.2, 3.2], pbc=True))
+    plain, corrected = (labels(cheap(hubbard_u=u), zinc, tmp_path).energy for u in ({}, {"Zn": 6.0}))
+    assert corrected != pytest.approx(plain, abs=0.05)
+
+
+def test_kpoints_by_density_follow_the_cell() -> None:
+    config = GpawConfig(kpts=(9, 9, 9), kpt_spacing=0.4)
+    for factor in (1.0, 2.0):
+        atoms = Atoms("Si", cell=[4.0 * factor, 6.0, 9.0], pbc=(True, True, False))
+        a, b, c = gpaw_parameters(config, atoms, LADDER[0])["kpts"]["size"]
+        assert (a, b, c) == (4 if factor == 1.0 else 2, 3, 1)
+
+
+def test_tight_is_the_same_theory_to_a_smaller_tolerance() -> None:
+    usual, tight = (gpaw_parameters(GpawConfig(), SILICON.atoms, LADDER[0], tight=tight) for tight in (False, True))
+    assert tight["convergence"] == {name: pytest.approx(value / 10) for name, value in usual["convergence"].items()}
+    assert {k: v for k, v in tight.items() if k not in ("convergence", "maxiter")} == {
+        k: v for k, v in usual.items() if k not in ("convergence", "maxiter")
+    }
 
 
 def test_unconverged_is_a_failure_after_the_whole_ladder(tmp_path: Path) -> None:
