@@ -1,0 +1,147 @@
+"""Selection from labelled pools: error on a fixed test set against the number of labels, for four rules.
+
+    python benchmarks/selection/pools.py --out FILE [--systems NAME ...] [--seeds N] [--minutes M]
+
+Reads the sets under AL_LEIGNN_DATA (default: ../shared/data). Each seed draws a pool, frames held back for calibration and the
+first labels; the rules start from the same committee. Results are appended to FILE, one JSON object a line, as they come;
+what is there already is not computed again. `tables.py` makes the tables.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase.io import read as read_ase
+from fits import calibration, fit, maxima, predict, test_errors
+from rules import RULES, WINDOW, Judged, choose
+
+from al_leignn.core import Frame, LabelledFrame, Origin
+from al_leignn.train.baseline import fit_e0s
+from al_leignn.train.screening import set_aside
+from al_leignn.userdata import read_user_data
+
+DATA = Path(os.environ.get("AL_LEIGNN_DATA", "../shared/data"))
+
+POOL, HELD_BACK, TEST = 240, 20, 80
+FIRST, BATCH, ROUNDS = 10, 15, 2
+TARGET = 0.1
+"""Wanted force MAE, eV/Å."""
+
+
+@dataclass(frozen=True)
+class System:
+    train: tuple[str, ...]
+    test: tuple[str, ...] = ()
+    """Other files; without any, the last quarter of the trajectory."""
+    spacing: int = 1000
+    """MD steps between neighbouring frames; large where they are independent."""
+
+
+SYSTEMS = {
+    "3bpa": System(("3bpa/train_300K",), ("3bpa/test_300K",)),
+    "nbmotaw": System(("nbmotaw/train_elements", "nbmotaw/train_binaries"), ("nbmotaw/test_elements", "nbmotaw/test_binaries")),
+    "lips": System(("lips/train",), spacing=31),
+    "lips20": System(tuple(f"lips20/{name}" for name in ("Li2S", "Li7P3S11", "Li7PS6", "P2S5", "beta-Li3PS4"))),
+    "water_pbe0ts": System(("water_pbe0ts/train",), spacing=20),
+}
+
+
+def read(name: str, spacing: int) -> list[LabelledFrame]:
+    """Usable frames in the order of time, with MD steps as far apart as they were."""
+    path = DATA / f"{name}.extxyz.xz"
+    frames = read_user_data(path, "as published")
+    places = [int(atoms.info.get("order", n)) for n, atoms in enumerate(read_ase(path, ":"))]
+    placed = [
+        replace(item, frame=Frame(item.frame.uid, item.frame.atoms, Origin(name, step=place * spacing)))
+        for item, place in zip(frames, places, strict=True)
+    ]
+    return sorted(set_aside(placed)[0], key=lambda item: item.frame.origin.step)
+
+
+def divide(system: System) -> tuple[list[LabelledFrame], list[LabelledFrame]]:
+    """All frames to draw pools from, and the fixed test set (evenly picked)."""
+    files = [read(name, system.spacing) for name in system.train]
+    if system.test:
+        test = [item for name in system.test for item in read(name, system.spacing)]
+        train = [item for file in files for item in file]
+    else:
+        train = [item for file in files for item in file[: 3 * len(file) // 4]]
+        test = [item for file in files for item in file[3 * len(file) // 4 :]]
+    uids = {item.frame.uid for item in test}
+    return [item for item in train if item.frame.uid not in uids], test[:: max(len(test) // TEST, 1)][:TEST]
+
+
+def curves(name: str, seed: int) -> Iterator[dict[str, Any]]:
+    """Points of all learning curves of one system and seed."""
+    every, test = divide(SYSTEMS[name])
+    e0s = fit_e0s(every)
+    rng = np.random.default_rng([seed, *name.encode()])
+    drawn = [every[i] for i in rng.permutation(len(every))[: POOL + HELD_BACK]]
+    held_back, pool = drawn[:HELD_BACK], drawn[HELD_BACK:]
+    with tempfile.TemporaryDirectory() as folder:
+        first = Path(folder) / "first"
+        start = fit(pool[:FIRST], e0s, seed, first)
+        window = tuple(np.quantile(maxima(predict(start, [item.frame for item in pool[FIRST:]])), WINDOW))
+        began = {"system": name, "seed": seed, "labels": FIRST, "atoms": _atoms(pool[:FIRST])} | test_errors(start, test)
+        for rule in RULES:
+            yield began | {"rule": rule, "round": 0}
+            known, left, committee, before = pool[:FIRST], pool[FIRST:], start, first
+            for n in range(1, ROUNDS + 1):
+                frames = [item.frame for item in left]
+                judged = Judged(
+                    frames,
+                    maxima(predict(committee, frames)),
+                    [item.frame for item in known],
+                    calibration(committee, held_back),
+                )
+                taken = choose(rule, judged, BATCH, np.random.default_rng([seed, n]), target=TARGET, window=window)
+                known = known + [left[i] for i in taken]
+                left = [item for i, item in enumerate(left) if i not in set(taken)]
+                folder_of_round = Path(folder) / f"{rule}-{n}"
+                committee = fit(known, e0s, seed, folder_of_round, before)
+                before = folder_of_round
+                yield {
+                    "system": name,
+                    "seed": seed,
+                    "rule": rule,
+                    "round": n,
+                    "labels": len(known),
+                    "atoms": _atoms(known),
+                } | test_errors(committee, test)
+
+
+def _atoms(frames: list[LabelledFrame]) -> int:
+    return sum(len(item.frame.atoms) for item in frames)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin nothing new after so long")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    began = time.monotonic()
+    lines = arguments.out.read_text().splitlines() if arguments.out.exists() else []
+    done = {(row["system"], row["seed"]) for row in map(json.loads, lines)}
+    for seed in range(arguments.seeds):
+        for name in arguments.systems:
+            if (name, seed) in done or time.monotonic() - began > 60 * arguments.minutes:
+                continue
+            points = list(curves(name, seed))  # a curve is kept whole or not at all
+            with arguments.out.open("a") as file:
+                file.writelines(json.dumps(point) + "\n" for point in points)
+            print(f"{name}, seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
