@@ -276,7 +276,7 @@ class GpawConfig(KpointsSection):
     spacing: Positive = Field(0.2, description="grid spacing, Å (modes lcao and fd)")
     basis: str = Field("dzp", description="basis set (mode lcao)")
     dispersion: Literal["", "d3", "d4"] = Field(
-        "", description='"d3" (Becke-Johnson damping) or "d4": Grimme\'s dispersion corrections for xc (extra al-leignn[dispersion])'
+        "", description='"d3" (Becke-Johnson damping) or "d4": Grimme\'s dispersion corrections (extra al-leignn[dispersion])'
     )
     hubbard_u: dict[str, float] = Field(
         default_factory=dict, description="effective Hubbard U (Dudarev) by element, eV; on f electrons of f elements, else on d"

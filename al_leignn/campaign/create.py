@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from al_leignn.userdata import read_user_files
 
 STRUCTURES = "structures"
 DATA = "data"
+
+SETS = (Path(__file__).parents[1] / "dft_inputs", Path(__file__).parents[2] / "dft_inputs")
+"""Where the DFT parameter sets are: in an installed package, and in a checkout."""
 
 
 def create_campaign(folder: Path, derived: Derived, structures: Mapping[str, Atoms], data: Sequence[Path]) -> Path:
@@ -127,6 +131,7 @@ def start_campaign(
     labeller: str,
     calculator: str,
     command: str,
+    inputs: str = "",
     temperatures: Sequence[float],
     seed: int,
 ) -> Path:
@@ -151,11 +156,31 @@ def start_campaign(
         labeller=labeller,
         calculator=calculator,
         command=words,
+        inputs=read_set(inputs) if inputs else None,
         temperatures=temperatures,
         data=copies,
         seed=seed,
     )
     return create_campaign(folder or Path(name), derived, structures, data)
+
+
+def read_set(name: str) -> dict[str, Any]:
+    """A DFT parameter set: one of dft_inputs/ by name, or a file of the user's.
+
+    Raises
+    ------
+    CampaignError
+        If there is none, or it is no TOML.
+    """
+    folder = next((p for p in SETS if p.is_dir()), SETS[0])
+    path = Path(name) if Path(name).is_file() else folder / f"{name.removesuffix('.toml')}.toml"
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
+        raise CampaignError(f"there is no parameter set {name!r}", where="--inputs", fix=f"a file, or one of: {known}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CampaignError(f"the parameter set cannot be read: {error}", where=str(path)) from None
 
 
 def _check_data(paths: Sequence[Path]) -> None:

@@ -1,20 +1,25 @@
 """`init`: from structure files to a campaign folder whose settings follow from the structures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from ase import Atoms
+from pydantic import TypeAdapter, ValidationError
 
 from al_leignn.config import (
+    LABELLERS,
     AseConfig,
     CampaignConfig,
     ExternalConfig,
     GpawConfig,
     Labeller,
+    MailboxConfig,
     ModelConfig,
     checked_explore,
+    config_error,
 )
 from al_leignn.errors import CampaignError
 
@@ -24,6 +29,9 @@ MIN_LENGTH = 5.0
 MIN_ATOMS, MAX_ATOMS = 8, 64
 KPT_SPACING = 0.6
 """1/Å, 2π included. Loose, for a first campaign in minutes; tighten it for metals."""
+
+CODES = ("quantum-espresso", "cp2k", "vasp")
+"""Labellers that cannot be guessed from a structure: they need pseudopotentials or basis sets of the user's choice."""
 
 VACUUM = 7.0
 """Å. A gap of this width along a periodic axis makes it non-periodic for the electrons (one k-point)."""
@@ -61,11 +69,17 @@ def derive(
     labeller: str = "gpaw",
     calculator: str = "",
     command: Sequence[str] = (),
+    inputs: Mapping[str, Any] | None = None,
     temperatures: Sequence[float] = (),
     data: Sequence[str] = (),
     seed: int = 0,
 ) -> Derived:
     """Choose every setting that a structure can tell; leave trust levels to calibration.
+
+    Parameters
+    ----------
+    inputs
+        Settings of the labeller from a DFT parameter set; its k-points are replaced by those that the structure needs.
 
     Raises
     ------
@@ -90,7 +104,9 @@ def derive(
         seed=seed,
         structures=list(files),
         data=list(data),
-        labeller=_labeller(labeller, calculator, command, cells, reasons),
+        labeller=_labeller(labeller, calculator, command, cells, reasons)
+        if inputs is None
+        else _from_set(inputs, cells, reasons),
         model=ModelConfig(features=_features(structures, reasons)),
         explore=explore,
     )
@@ -165,6 +181,21 @@ def _features(structures: Sequence[Atoms], reasons: dict[str, str]) -> int:
     return 32 if len(species) <= 3 else 48
 
 
+def _from_set(inputs: Mapping[str, Any], cells: Sequence[Atoms], reasons: dict[str, str]) -> Labeller:
+    """The labeller that a parameter set describes, with k-points for these cells unless they are isolated."""
+    kind = str(inputs.get("type", ""))
+    if kind not in LABELLERS:
+        raise CampaignError(f"the parameter set has no labeller type ({kind!r})", fix=f"type is one of {', '.join(LABELLERS)}")
+    values = dict(inputs)
+    if "kpts" in values:
+        values |= {"kpts": _kpts(cells, reasons), "gamma_centred": _gamma_centred(cells, reasons)}
+    try:
+        found: Labeller = TypeAdapter(Labeller).validate_python(values)
+    except ValidationError as error:
+        raise config_error(error, LABELLERS[kind], "parameter set") from None
+    return found
+
+
 def _labeller(kind: str, calculator: str, command: Sequence[str], cells: Sequence[Atoms], reasons: dict[str, str]) -> Labeller:
     match kind:
         case "gpaw":
@@ -181,4 +212,7 @@ def _labeller(kind: str, calculator: str, command: Sequence[str], cells: Sequenc
             if not command:
                 raise CampaignError("the external labeller needs a command", fix='add --command "my-dft {input} {output}"')
             return ExternalConfig(command=list(command))
-    raise CampaignError(f"there is no labeller {kind!r}", fix="choose gpaw, ase or external")
+        case "mailbox":
+            return MailboxConfig(level="write the level of theory, code and version here")
+    fix = f"choose gpaw, ase, external or mailbox; {', '.join(CODES)} with --inputs, a parameter set of dft_inputs/ or your own"
+    raise CampaignError(f"there is no labeller {kind!r} without a parameter set", fix=fix)

@@ -44,7 +44,8 @@ def init(
     structures: Annotated[list[Path], typer.Argument(help="CIF, POSCAR, extended XYZ, …; several phases may be given")],
     folder: Annotated[Path | None, typer.Option("--dir", help="folder to make [default: the structure's name]")] = None,
     data: Annotated[list[Path] | None, typer.Option("--data", help="labelled frames to start from (extended XYZ)")] = None,
-    labeller: Annotated[str, typer.Option(help="gpaw, ase or external")] = "gpaw",
+    labeller: Annotated[str, typer.Option(help="gpaw, ase, external or mailbox; other codes with --inputs")] = "gpaw",
+    inputs: Annotated[str, typer.Option(help="DFT parameter set, e.g. cp2k_pbe, or a file of your own; says the labeller")] = "",
     calculator: Annotated[str, typer.Option(help='import path of an ASE calculator, e.g. "ase.calculators.emt:EMT"')] = "",
     command: Annotated[str, typer.Option(help='external command, e.g. "my-dft {input} {output}"')] = "",
     temperature: Annotated[list[float] | None, typer.Option(help="MD temperature, K; repeat for several")] = None,
@@ -63,6 +64,7 @@ def init(
         labeller=labeller,
         calculator=calculator,
         command=command,
+        inputs=inputs,
         temperatures=temperature or [],
         seed=seed,
     )
