@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from al_leignn.core import CommitteePrediction
-from al_leignn.deviation import deviation
+from al_leignn.deviation import deviation, relative
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -76,3 +76,18 @@ def test_nan_is_not_hidden() -> None:
     forces = np.zeros((2, 3, 3))
     forces[1, 2, 0] = np.nan
     assert np.isnan(deviation(prediction(forces)).max)
+
+
+def test_mean_force_is_that_of_the_mean() -> None:
+    forces = np.array([[[4.0, 0.0, 0.0]], [[0.0, 2.0, 0.0]]])
+    assert deviation(prediction(forces)).mean_force == pytest.approx([np.sqrt(5.0)])
+
+
+@given(seeds, st.floats(0.1, 10))
+def test_relative_criterion(seed: int, scale: float) -> None:
+    found = deviation(drawn(seed))
+    judged = relative(found.per_atom, found.mean_force, scale)
+    assert (judged <= found.per_atom).all()
+    np.testing.assert_allclose(relative(found.per_atom, np.full_like(found.per_atom, scale), scale), found.per_atom / 2)
+    np.testing.assert_allclose(relative(found.per_atom, found.mean_force, 1e12), found.per_atom, rtol=1e-9)
+    assert relative(found.per_atom, found.mean_force, None) is found.per_atom

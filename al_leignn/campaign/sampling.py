@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from al_leignn.calibration import FACTOR_LIMITS, FORCE_FLOOR, PRIOR_FACTOR
-from al_leignn.campaign.history import judged_deviations, load_arrays
+from al_leignn.campaign.estimate import label_seconds
+from al_leignn.campaign.history import History, judged_deviations, load_arrays
 from al_leignn.campaign.item import Item, Outcome
 from al_leignn.campaign.layout import EXPECTED, FRAMES, POOL, SAMPLES, SELECTED
+from al_leignn.campaign.ledger import affordable
 from al_leignn.campaign.schedule import explore_items, plan_of, posts, standings_before
 from al_leignn.campaign.structures import read_starts, spread_frames
 from al_leignn.config import ExploreConfig
@@ -64,7 +66,8 @@ def _walk(item: Item) -> Outcome:
     members = item.member_files(item.iteration - 1)
     committee = Committee.load(members)
     trust = item.result(Stage.VALIDATE, item.iteration - 1)["trust"]
-    fingerprint = digest_json([[digest_file(path) for path in members], config.explore.digest(), trust["hi"], item.seed.entropy])
+    drawn_from = [[digest_file(path) for path in members], config.explore.digest(), trust, item.seed.entropy]
+    fingerprint = digest_json(drawn_from)
 
     def run(chosen: Sequence[Walker], explore: ExploreConfig, attempt: int) -> Exploration:
         return run_walkers(
@@ -73,6 +76,7 @@ def _walk(item: Item) -> Outcome:
             explore,
             iteration=item.iteration,
             trust_hi=trust["hi"],
+            force_scale=trust.get("force_scale"),
             seed=item.seed,
             progress=lambda done, total: item.report(done, total, "MD steps"),
             folder=item.unfinished / f"attempt-{attempt}",
@@ -120,6 +124,10 @@ def select(item: Item) -> Outcome:
     pool = [frame for folder in folders for frame in read_frames(folder / FRAMES)]
     spent = sum(int(item.result(Stage.SELECT, j)["labels"]) for j in range(i))
     left = max(config.budget.labels - spent, 0)
+    if config.budget.core_hours is not None and pool:
+        largest = max((frame.atoms for frame in pool), key=len)
+        guess = label_seconds(config, largest)
+        left = min(left, affordable(History(item.layout), config.budget.core_hours, len(largest), guess))
     rng = np.random.default_rng(item.seed)
     if i == 0:
         chosen = select_seeds(pool, config.select, rng, budget_left=left)

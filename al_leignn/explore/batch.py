@@ -13,6 +13,7 @@ from torch import Tensor
 
 from al_leignn.config import ExploreConfig
 from al_leignn.core import Deviation, Frame, Origin
+from al_leignn.deviation import relative
 from al_leignn.errors import ConfigError, StructureError
 from al_leignn.explore import integrators
 from al_leignn.explore.bias import Bias
@@ -207,7 +208,9 @@ class Batch:
         columns = [state.energy + force, self.sight.contact, state.temperature(), volume, lost, state.dof]
         push, contact, temperature, volumes, alone, dof = torch.stack(columns).cpu().numpy()
         seen = self.sight.deviations if moved else None
-        deviations = np.array([d.max for d in seen]) if seen else np.zeros(len(self.walkers))
+        scale = settings.limits.force_scale
+        judged = [relative(d.per_atom, d.mean_force, scale).max() for d in seen] if seen else [0.0] * len(self.walkers)
+        deviations = np.array(judged)
         vitals = Vitals(
             finite=np.isfinite(push) & np.isfinite(deviations),
             contact=contact,

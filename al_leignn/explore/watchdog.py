@@ -35,6 +35,8 @@ class Limits:
 
     trust_hi: float = np.inf
     """Largest model deviation, eV/Å."""
+    force_scale: float | None = None
+    """Of the relative criterion (`deviation.relative`), eV/Å; None: deviations count as they are."""
     contact: float = 0.5
     """Smallest distance of two atoms as a share of the sum of their covalent radii. Bonds are near 1; nothing but a broken
     potential brings atoms to half of that at pressures of this world."""

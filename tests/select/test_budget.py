@@ -161,6 +161,49 @@ def test_a_content_committee_gets_a_few_novel_frames() -> None:
     assert found.counts["train, novel"] == SelectConfig().budget // 4
 
 
+def test_frames_that_are_novel_against_the_committee_s_word_are_labelled() -> None:
+    """The committee trusts walker 3, which is unlike anything trained on; candidates would take the whole budget."""
+    training = [frame(w, 100 * s, bond=2.5 + 0.01 * w) for w in range(3) for s in range(10)]
+    uncertain = [frame(1, 30 * s + 5, bond=2.51) for s in range(30)]
+    strange = [frame(3, 60 * s, bond=3.4) for s in range(30)]
+    found = choose(uncertain + strange, [0.3] * 30 + [0.01] * 30, training=training)
+    guard = SelectConfig().budget // 4
+    assert found.counts["train, novel"] == guard
+    assert found.counts["train"] == SelectConfig().budget - guard
+    assert found.disagreements == {"accurate but novel": 30, "uncertain but familiar": 30}
+    assert found.novelty is not None
+    assert found.novelty[30:].min() > 1 > found.novelty[:30].max()
+
+
+def test_no_stretch_of_the_md_stays_unlabelled_however_quiet() -> None:
+    """Of every n / k frames in a row one is drawn, so no long quiet stretch goes unchecked."""
+    frames = walkers(3, 100)
+    for seed in range(5):
+        found = choose(frames, [0.01] * 300, seed, config=SelectConfig(budget=1, fresh=6))
+        steps = sorted((frames[i].origin.walker, frames[i].origin.step // 10) for i in found.fresh)
+        for walker in range(3):
+            mine = [step for w, step in steps if w == walker]
+            gaps = np.diff([-1, *mine, 100])
+            assert len(mine) == 2
+            assert gaps.max() <= 100
+
+
+def test_small_cells_are_preferred_where_labels_of_large_ones_cost_more() -> None:
+    small = [frame(0, 100 * s) for s in range(12)]
+    large = []
+    for f in small:
+        second = f.atoms.copy()
+        second.positions += (20, 0, 0)
+        large.append(Frame.of(f.atoms + second, Origin("md", 1, 1, f.origin.step, 300.0)))
+
+    def share(exponent: float) -> float:
+        config = SelectConfig(budget=6, fresh=1, cost_exponent=exponent)
+        found = choose(small + large, [0.3] * 24, config=config)
+        return float(np.mean([len(([*small, *large])[i].atoms) == 6 for i in found.train]))
+
+    assert share(3.0) < share(0.0)
+
+
 def test_short_walkers_still_give_frames() -> None:
     """Stopped after 30 steps each: the usual spacing would leave one frame a walker."""
     found = choose(walkers(4, 4), [0.3] * 16)
