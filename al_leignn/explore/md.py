@@ -42,6 +42,7 @@ def explore(
     iteration: int,
     trust_hi: float,
     seed: np.random.SeedSequence,
+    force_scale: float | None = None,
     progress: Progress | None = None,
     folder: Path | None = None,
     fingerprint: str = "",
@@ -59,6 +60,8 @@ def explore(
         Model deviation above which a walker is stopped, eV/Å; infinite for none.
     seed
         Walker w draws its random numbers from `seed` with w's index appended to the spawn key.
+    force_scale
+        Of the relative criterion (`deviation.relative`) by which walkers are stopped, eV/Å; None: absolute.
     progress
         Called after every step with walker-steps done (those a stopped walker leaves out count as done) and in all.
     folder
@@ -72,14 +75,14 @@ def explore(
     ConfigError, StructureError
         As `batch.check_walkers`; also an element the potential does not know.
     """
-    settings = Settings(config, iteration, Limits(trust_hi=trust_hi))
+    settings = Settings(config, iteration, Limits(trust_hi=trust_hi, force_scale=force_scale))
     if folder is None:
         samples: list[Sample] = []
         reports = _run(committee, walkers, settings, seed, samples.append, progress)
         samples.sort(key=lambda s: (s.frame.origin.walker, s.frame.origin.step))
         return Exploration(samples, reports)
     folder.mkdir(parents=True, exist_ok=True)
-    every = config.stride * max(1, config.steps // (config.stride * _CHECKPOINTS))
+    every = config.stride * -(-_CHECKPOINT_STEPS // config.stride)
     checkpoint = Checkpoint(folder / "walkers.safetensors", every, fingerprint)
     out = folder / "samples.extxyz"
     reports = run_recorded(committee, walkers, settings, seed, out, checkpoint, progress)
