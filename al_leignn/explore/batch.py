@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,16 @@ class Walker:
     atoms: Atoms
     temperature: Ramp
     pressure: Ramp = 0.0
+
+    @cached_property
+    def hottest(self) -> float:
+        """Highest target, K."""
+        return max(points(self.temperature))
+
+    @cached_property
+    def on_ramp(self) -> bool:
+        """Whether a target changes."""
+        return len(points(self.temperature)) + len(points(self.pressure)) > 2
 
 
 @dataclass(frozen=True)
@@ -190,13 +200,10 @@ class Batch:
 
     def _aim(self, share: float) -> None:
         """Move the targets of walkers on ramps to where they are after a share of all steps."""
-        for targets, ramps, unit in (
-            (self.state.targets, [walker.temperature for walker in self.walkers], 1.0),
-            (self.state.pressures, [walker.pressure for walker in self.walkers], GPA),
-        ):
-            for w, ramp in enumerate(ramps):
-                if len(points(ramp)) > 1:
-                    targets[w] = at(ramp, share) * unit
+        for w, walker in enumerate(self.walkers):
+            if walker.on_ramp:
+                self.state.targets[w] = at(walker.temperature, share)
+                self.state.pressures[w] = at(walker.pressure, share) * GPA
 
     def stop_reasons(self, *, moved: bool) -> list[StopReason]:
         """Why each walker must stop now; disagreement on its start does not count, or it would never find a new frame."""
@@ -220,7 +227,7 @@ class Batch:
             deviation=deviations,
         )
         # A quench cools faster than its atoms: what counts is the hottest target.
-        hottest = np.array([max(points(walker.temperature)) for walker in self.walkers])
+        hottest = np.array([walker.hottest for walker in self.walkers])
         return stop_reasons(vitals, settings.limits, settings.limits.hottest(hottest, dof))
 
     def sample(self, step: int, on_sample: Callable[[Sample], None]) -> None:
@@ -257,8 +264,7 @@ class Batch:
         for w, (walker, reason) in enumerate(zip(self.walkers, reasons, strict=True)):
             conserved = config.ensemble != "npt" and steps > 0 and bool(np.isfinite(gained[w]))
             drift = gained[w] / (state.counts[w] * picoseconds) if conserved else None
-            hottest = max(points(walker.temperature))
-            reports[walker.index] = WalkerReport(walker.index, hottest, steps, reason.value, mean[w], drift)
+            reports[walker.index] = WalkerReport(walker.index, walker.hottest, steps, reason.value, mean[w], drift)
         return reports
 
 

@@ -20,8 +20,8 @@ from al_leignn.explore.watchdog import Limits, StopReason
 
 __all__ = ["Exploration", "Sample", "Walker", "WalkerReport", "explore", "run_md"]
 
-_CHECKPOINTS = 10
-"""Of one exploration, unless samples are farther apart."""
+_CHECKPOINT_STEPS = 100
+"""Steps between checkpoints, or the next multiple of the stride: each costs a neighbour search of every walker."""
 
 Progress = Callable[[int, int], None]
 

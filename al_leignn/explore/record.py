@@ -6,17 +6,24 @@ A file is a row of whole frames up to a position that a checkpoint remembers; wh
 import gzip
 import lzma
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
+from jaxtyping import Float
 
 from al_leignn.core import Deviation, Frame, Origin
 from al_leignn.explore.batch import Sample
 
 _ENOUGH = 1 << 20
 """Bytes of text that are kept back at most, for the sake of compression."""
+
+_ENTRY = re.compile(r'(\w+)=(?:"([^"]*)"|(\S+))')
+"""A word of the second line of a frame."""
 
 _PACKERS: dict[str, Callable[[bytes], bytes]] = {
     ".xz": lambda text: lzma.compress(text, preset=1),
@@ -91,21 +98,26 @@ def frame_text(sample: Sample, timestep_fs: float) -> bytes:
 
 
 def read_samples(path: Path, iteration: int) -> list[Sample]:
-    """The samples of a file, by walker and then by step."""
-    from ase.io import read
-
-    found = read(path, ":", format="extxyz") if path.stat().st_size else []
-    samples = [_sample_of(atoms, iteration) for atoms in found]
+    """The samples of a file that a `Recorder` wrote, by walker and then by step."""
+    opened: Any = {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)
+    samples = []
+    with opened(path, "rt", encoding="utf-8") as file:
+        while count := file.readline():
+            head = {match[1]: match[2] or match[3] for match in _ENTRY.finditer(file.readline())}
+            rows = [line.split() for line in islice(file, int(count))]
+            samples.append(_sample_of(head, [row[0] for row in rows], np.array([row[1:] for row in rows], float), iteration))
     return sorted(samples, key=lambda s: (s.frame.origin.walker, s.frame.origin.step))
 
 
-def _sample_of(atoms: Atoms, iteration: int) -> Sample:
-    info = atoms.info
-    origin = Origin("md", iteration, int(info["walker"]), int(info["md_step"]), float(info["target_temperature"]))
-    per_atom, mean_force = (np.asarray(atoms.arrays[name], dtype=float) for name in ("force_deviation", "mean_force"))
+def _sample_of(
+    head: Mapping[str, str], symbols: Sequence[str], columns: Float[np.ndarray, "n_atoms 5"], iteration: int
+) -> Sample:
+    cell = np.array(head["Lattice"].split(), float).reshape(3, 3) if "Lattice" in head else None
+    atoms = Atoms(symbols, columns[:, :3], cell=cell, pbc=[flag == "T" for flag in head["pbc"].split()])
+    origin = Origin("md", iteration, int(head["walker"]), int(head["md_step"]), float(head["target_temperature"]))
     return Sample(
         frame=Frame.of(atoms, origin),
-        deviation=Deviation(per_atom, float(info["energy_deviation"]), mean_force),
-        energy=float(atoms.get_potential_energy()),
-        temperature=float(info["temperature"]),
+        deviation=Deviation(columns[:, 3], float(head["energy_deviation"]), columns[:, 4]),
+        energy=float(head["energy"]),
+        temperature=float(head["temperature"]),
     )

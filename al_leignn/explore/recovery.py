@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from al_leignn.config import ExploreConfig
 from al_leignn.explore.batch import Walker
 from al_leignn.explore.md import Exploration
-from al_leignn.explore.ramp import points, scaled
+from al_leignn.explore.ramp import scaled
 
 ATTEMPTS = 3
 """Each at half the temperature and half the time step of the one before."""
@@ -39,7 +39,7 @@ def explore_with_recovery(run: Run, walkers: Sequence[Walker], config: ExploreCo
             remarks[walker.index] = (
                 remarks.get(walker.index, "")
                 + f"stopped after {before.steps_done} steps ({before.stop_reason}), started again at "
-                + f"{max(points(walker.temperature)):g} K and {factor * config.timestep_fs:g} fs; "
+                + f"{walker.hottest:g} K and {factor * config.timestep_fs:g} fs; "
             )
             reports[walker.index] = report
         samples += again.samples

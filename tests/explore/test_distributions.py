@@ -34,7 +34,7 @@ UNITS = pv.data.UnitData(
     time_str="fs",
     time_conversion=1e-3,
 )
-WALKERS = 24
+WALKERS = 16
 
 
 class Series(NamedTuple):
@@ -57,7 +57,7 @@ def states(potential: Any, temperature: float, pressure: float, config: ExploreC
 
 
 def simulated(potential: Any, temperature: float, pressure: float = 0.0, **settings: Any) -> pv.data.SimulationData:
-    config = ExploreConfig(**({"timestep_fs": 10.0, "stride": 100, "driver": "mean"} | settings))
+    config = ExploreConfig(**({"timestep_fs": 5.0, "friction_per_ps": 10.0, "stride": 50, "driver": "mean"} | settings))
     seen = [
         (b.state.kinetic(), b.state.energy.clone(), b.state.volume()) for b in states(potential, temperature, pressure, config)
     ]
@@ -85,7 +85,7 @@ def kinetic_deviations(found: pv.data.SimulationData) -> tuple[float, float]:
 @pytest.mark.parametrize(("ensemble", "thermostat"), [("nvt", "langevin"), ("nvt", "csvr"), ("npt", "langevin")])
 def test_kinetic_energies_follow_their_distribution(lennard_jones: Any, ensemble: str, thermostat: str) -> None:
     found = simulated(
-        lennard_jones(cutoff=5.0), 60.0, GPA, ensemble=ensemble, thermostat=thermostat, steps=300, stride=30, cell="full"
+        lennard_jones(cutoff=5.0), 60.0, GPA, ensemble=ensemble, thermostat=thermostat, steps=400, stride=40, cell="full"
     )
     p = pv.kinetic_energy.distribution(found, strict=True, verbosity=0, data_is_uncorrelated=True)
     assert p > 0.01
@@ -96,7 +96,7 @@ def test_kinetic_energies_follow_their_distribution(lennard_jones: Any, ensemble
 @pytest.mark.parametrize("thermostat", ["langevin", "csvr"])
 def test_energies_at_two_temperatures_have_the_ratio_of_boltzmann(lennard_jones: Any, thermostat: str) -> None:
     potential = lennard_jones(cutoff=5.0)
-    pair = [simulated(potential, t, thermostat=thermostat, steps=2500) for t in (56.0, 64.0)]
+    pair = [simulated(potential, t, thermostat=thermostat, steps=1500) for t in (56.0, 64.0)]
     report(f"NVT {thermostat}", pair)
     assert quantiles(pair)[0] < 3.0
     assert max(abs(x) for found in pair for x in kinetic_deviations(found)) < 3.0
@@ -107,7 +107,7 @@ def test_energies_at_two_temperatures_have_the_ratio_of_boltzmann(lennard_jones:
 @pytest.mark.parametrize("cell", ["isotropic", "anisotropic", "full"])
 def test_volumes_at_two_pressures_have_the_ratio_of_boltzmann(lennard_jones: Any, cell: str, thermostat: str) -> None:
     potential = lennard_jones(cutoff=5.0)
-    pair = [simulated(potential, 60.0, p * GPA, ensemble="npt", cell=cell, thermostat=thermostat, steps=2500) for p in (2.0, 2.2)]
+    pair = [simulated(potential, 60.0, p * GPA, ensemble="npt", cell=cell, thermostat=thermostat, steps=1500) for p in (2.0, 2.2)]
     report(f"NPT {cell} {thermostat}", pair)
     assert quantiles(pair)[0] < 3.0
     assert max(abs(x) for found in pair for x in kinetic_deviations(found)) < 3.0

@@ -1,5 +1,7 @@
 """Ramps, and the climb: on when a condition is learned, back when it is forgotten, always with a reason."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -121,7 +123,7 @@ class Engine:
         self.bearable = bearable
         self.calls: list[tuple[list[int], float]] = []
 
-    def __call__(self, walkers: list[Walker], config: ExploreConfig, attempt: int) -> Exploration:
+    def __call__(self, walkers: Sequence[Walker], config: ExploreConfig, attempt: int) -> Exploration:
         self.calls.append(([w.index for w in walkers], config.timestep_fs))
         assert attempt == len(self.calls) - 1
         reports, samples = [], []

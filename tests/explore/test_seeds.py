@@ -212,7 +212,7 @@ def test_contacts_and_dimers_reach_into_the_repulsive_wall() -> None:
     frames = seeds(water(), config=RICH)
     for atoms in of_kind(frames, "contact"):
         assert min(atoms.get_distance(0, 1), atoms.get_distance(0, 2)) < 0.9
-    lengths = {}
+    lengths: dict[str, list[float]] = {}
     for atoms in of_kind(frames, "dimer"):
         lengths.setdefault(str(atoms.symbols), []).append(atoms.get_distance(0, 1))
     assert sorted(lengths) == ["H2", "HO", "O2"]
