@@ -9,6 +9,7 @@ from ase import Atoms
 from al_leignn.campaign.history import History, IterationRecord, LabelCost
 from al_leignn.campaign.item import model_file
 from al_leignn.campaign.layout import Layout
+from al_leignn.campaign.ledger import ledger
 from al_leignn.campaign.lock import describe_holder, is_held
 from al_leignn.campaign.state import IterationState, State, scan
 from al_leignn.core import Decision, LabelledFrame, Purpose, Stage, StageRequest
@@ -42,9 +43,10 @@ class Campaign:
         -------
         dict
             name, folder; iteration (None before the first) and the items of its stages, done and expected (None while
-            unknown); labels (asked = accepted + quarantined + rejected; computed, core_s) and data (train, fresh frames);
-            md (steps, and the share of them that needed no label); cpu_s by stage; the last decision (iteration, kind,
-            reason, conditions); finished; running (the process that holds the campaign); damaged (what cannot be read).
+            unknown); labels (asked = accepted + quarantined + rejected; computed, core_s), their ledger (`ledger.ledger`)
+            and data (train, fresh frames); md (steps, and the share of them that needed no label); cpu_s by stage; the last
+            decision (iteration, kind, reason, conditions); finished; running (the process that holds the campaign);
+            damaged (what cannot be read).
         """
         state = scan(self.layout)
         history = History(self.layout)
@@ -54,6 +56,7 @@ class Campaign:
             "folder": str(self.layout.root),
             "iteration": None if state.current is None else state.current.index,
             "stages": {} if state.current is None else _stages(state.current),
+            "ledger": ledger(history),
             "labels": {name: sum(getattr(record.labels, name) for record in records) for name in LabelCost._fields},
             "data": {"train": _last(r.train_total for r in records), "fresh": _last(r.fresh_total for r in records)},
             "md": md_economy(records),

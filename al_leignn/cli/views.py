@@ -46,6 +46,7 @@ def status_view(campaign: Campaign, found: dict[str, Any]) -> RenderableType:
         "iteration": "not started" if found["iteration"] is None else f"{found['iteration']}: {', '.join(stages)}",
         "labels": f"{labels['asked']} asked, {labels['computed']} computed: {labels['accepted']} accepted, "
         f"{labels['quarantined']} quarantined, {labels['rejected']} rejected",
+        "ledger": _ledger(found["ledger"]),
         "data set": f"{data['train']} frames for training, {data['fresh']} fresh",
         "MD": steps,
         "spent": f"{seconds(sum(found['cpu_s'].values()))} of one core, {seconds(labels['core_s'])} of it on labels",
@@ -54,6 +55,16 @@ def status_view(campaign: Campaign, found: dict[str, Any]) -> RenderableType:
     rows |= {f"damaged {n}": Text(text, "red") for n, text in enumerate(found["damaged"], 1)}
     last = [] if decision is None else [iteration_summary(campaign.layout, decision["iteration"])]
     return Group(_grid(rows), *last)
+
+
+def _ledger(found: dict[str, Any]) -> str | None:
+    if found["next_label_core_s"] is None:
+        return None
+    text = f"{seconds(found['spent_core_s'])} of one core for {found['labels']}; the next is foretold at "
+    text += seconds(found["next_label_core_s"])
+    if found["saving"]:
+        text += f"; DFT at every MD step would have cost {found['saving']:.3g} times as much"
+    return text
 
 
 _WALKER_COLUMNS: dict[str, Callable[[WalkerRow], str]] = {
@@ -119,6 +130,7 @@ def life_view(found: dict[str, Any]) -> RenderableType:
         "fate": found["fate"],
         "why": found["why"],
         "label": None if label is None else _label(label),
+        "cut out": found["cut_out"] and f"labelled were the surroundings of its worst atom only, as {found['cut_out']}",
         "in": {"train": "the training set", "fresh": "the fresh set, never trained on"}.get(found["split"], "no data set"),
     }
     for error in found["errors"]:

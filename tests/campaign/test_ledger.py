@@ -1,0 +1,87 @@
+"""What labels cost: predictions hold within a factor of 2, budgets in core-hours are never exceeded, sums are right."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from al_leignn.campaign.campaign import Campaign
+from al_leignn.campaign.history import History
+from al_leignn.campaign.layout import Layout
+from al_leignn.campaign.ledger import FACTOR, NEEDED, Paid, affordable, ledger, paid_labels, predict
+from al_leignn.core import LabelVerdict
+from al_leignn.flow.local import run
+from al_leignn.flow.watch import Silence
+
+
+def scf_costs(rng: np.random.Generator, atoms: np.ndarray) -> list[Paid]:
+    """Costs as SCF has them: 10 to 30 steps, one in fifty hard, sizes to a power that is not quite ours."""
+    steps = rng.integers(10, 30, len(atoms)) * np.where(rng.random(len(atoms)) < 0.02, 4, 1)
+    return [Paid(0, int(n), float(0.3 * s * (n / 8) ** 2.3), float(i)) for i, (n, s) in enumerate(zip(atoms, steps, strict=True))]
+
+
+@pytest.mark.parametrize("sizes", [(8,), (8, 16), (8, 12, 32)])
+def test_predictions_hold_within_a_factor_of_two_for_nine_in_ten(sizes: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(1)
+    paid = scf_costs(rng, rng.choice(sizes, 300))
+    good = []
+    for n in range(NEEDED, len(paid)):
+        foretold = predict(paid[:n], paid[n].atoms)
+        assert foretold is not None
+        good.append(1 / FACTOR <= paid[n].core_s / foretold <= FACTOR)
+    assert np.mean(good) >= 0.9
+
+
+def test_nothing_is_foretold_from_nothing() -> None:
+    assert predict([], 8) is None
+
+
+def test_a_new_size_is_foretold_from_the_nearest() -> None:
+    paid = [Paid(0, 8, 10.0, 0.0), Paid(0, 64, 700.0, 1.0)]
+    assert predict(paid, 16) == pytest.approx(40.0)
+    assert predict(paid, 8) == pytest.approx(10.0)
+
+
+def test_the_ledger_of_a_campaign_adds_up(emt_campaign: Path) -> None:
+    history = History(Layout.open(emt_campaign))
+    found = ledger(history)
+    assert found["spent_core_s"] == pytest.approx(sum(found["iterations"]))
+    assert found["spent_core_s"] == pytest.approx(Campaign.open(emt_campaign).status()["labels"]["core_s"], rel=1e-6)
+    assert found["labels"] == len(paid_labels(history))
+    if found["aimd_core_s"] is not None:
+        steps = sum(history.record(i).steps for i in range(history.iterations))
+        assert found["aimd_core_s"] == pytest.approx(found["next_label_core_s"] * steps)
+
+
+def test_affordable_is_what_is_left(emt_campaign: Path) -> None:
+    history = History(Layout.open(emt_campaign))
+    assert affordable(history, 0.0, 4, 1.0) == 0
+    assert affordable(history, 1e9, 4, 1.0) > 1000
+
+
+def test_core_hours_are_never_exceeded(emt_campaign: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "campaign"
+    shutil.copytree(emt_campaign, folder, ignore=shutil.ignore_patterns("iterations", "labels", "lock", "finished", "logs"))
+    script = folder / "slow.py"
+    script.write_text(
+        "import time\n"
+        "from ase.calculators.emt import EMT\n"
+        "class Slow(EMT):\n"
+        "    def calculate(self, *words, **keys):\n"
+        "        end = time.process_time() + 0.3\n"
+        "        while time.process_time() < end: pass\n"
+        "        super().calculate(*words, **keys)\n"
+    )
+    budget_s = 5.0
+    text = (folder / "campaign.toml").read_text().replace("ase.calculators.emt:EMT", "slow:Slow")
+    text = text.replace("iterations = 2", f"iterations = 2\ncore_hours = {budget_s / 3600}")
+    (folder / "campaign.toml").write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        patch.syspath_prepend(str(folder))
+        decision = run(Layout.open(folder), workers=1, max_iterations=None, watcher=Silence())
+    status = Campaign.open(folder).status()
+    assert 0 < status["labels"]["core_s"] <= budget_s
+    assert status["labels"]["asked"] == sum(status["labels"][verdict.value] for verdict in LabelVerdict)
+    assert decision is not None
