@@ -237,6 +237,12 @@ class SelectConfig(Section):
         description="relative criterion: deviations and errors of an atom with mean force F are divided by 1 + F / force_scale, "
         "eV/Å; absent: large forces are judged like small ones",
     )
+    cut_out: Literal["off", "cluster", "cell"] = Field(
+        "off",
+        description="label only the surroundings of the worst atom of a frame chosen for training, where they are smaller: as a "
+        "cluster in vacuum, or as a periodic cube",
+    )
+    cut_out_radius: Positive = Field(6.0, description="how far these surroundings reach, Å")
     cost_exponent: Annotated[float, Field(ge=0, le=3)] = Field(
         1.0,
         description="how the cost of a label grows with the number of atoms, beyond the forces that it gives, where frames of "

@@ -42,6 +42,7 @@ class _Pool(NamedTuple):
     fate: np.ndarray
     verdict: np.ndarray
     novelty: np.ndarray
+    labelled_as: np.ndarray
 
 
 class _Sighting(NamedTuple):
@@ -53,6 +54,8 @@ class _Sighting(NamedTuple):
     fate: Fate | None
     verdict: Verdict | None
     novelty: float | None
+    labelled_as: str
+    """Identity of what was labelled in its stead, where its surroundings were cut out; otherwise its own."""
 
 
 def explain(history: History, uid: str) -> dict[str, Any]:
@@ -70,9 +73,10 @@ def explain(history: History, uid: str) -> dict[str, Any]:
         uid, formula, atoms; origin (kind, iteration, walker, step, temperature in K); deviation (max in eV/Å, the worst
         atom, its element and the force on it, the relative deviation where that criterion was in force, energy in eV/atom),
         bounds (calibrated, on the worst atom's force error in eV/Å and the energy error in eV/atom), thresholds (lo, hi) and
-        novelty when it was judged; verdict, fate and why in words; label (purpose, verdict, reason, detail,
-        level, computed, wall_s, core_s); split (train, fresh or None); errors of the committees on it, iteration by
-        iteration (fresh frames only: on what was trained there is no independent error); also_in (other pools).
+        novelty when it was judged; verdict, fate and why in words; label (purpose, verdict, reason, detail, level, computed,
+        wall_s, core_s); cut_out (identity of its surroundings, if only these were labelled); split (train, fresh or None);
+        errors of the committees on it, iteration by iteration (fresh frames only: on what was trained there is no
+        independent error); also_in (other pools).
 
     Raises
     ------
@@ -98,6 +102,7 @@ def explain(history: History, uid: str) -> dict[str, Any]:
         "fate": sighting.fate,
         "why": _why(sighting, frame),
         "label": _label(history, sighting),
+        "cut_out": None if sighting.labelled_as == sighting.uid else sighting.labelled_as,
         "split": split,
         "errors": _errors(history, sighting) if split == Purpose.FRESH else [],
         "also_in": [{"iteration": s.iteration, "fate": s.fate} for s in sightings if s is not sighting],
@@ -142,8 +147,9 @@ def _matching(pool: _Pool, wanted: str) -> list[_Sighting]:
             fate=Fate(pool.fate[n]) if len(pool.fate) else None,
             verdict=Verdict(pool.verdict[n]) if len(pool.verdict) else None,
             novelty=float(pool.novelty[n]) if len(pool.novelty) and np.isfinite(pool.novelty[n]) else None,
+            labelled_as=str(pool.labelled_as[n]) or str(pool.uid[n]),
         )
-        for n in np.flatnonzero(np.char.startswith(pool.uid, wanted))
+        for n in np.flatnonzero(np.char.startswith(pool.uid, wanted) | np.char.startswith(pool.labelled_as, wanted))
     ]
 
 
@@ -156,7 +162,9 @@ def _nearest(wanted: str, known: list[str]) -> str:
 def _pool(history: History, iteration: int) -> _Pool:
     judged = history.pool(iteration)
     if judged is not None:
-        return _Pool(iteration, judged["uid"], judged["fate"], judged["verdict"], judged.get("novelty", np.zeros(0)))
+        own = np.full(len(judged["uid"]), "", dtype=judged["uid"].dtype)
+        novelty, labelled_as = judged.get("novelty", np.zeros(0)), judged.get("labelled_as", own)
+        return _Pool(iteration, judged["uid"], judged["fate"], judged["verdict"], novelty, labelled_as)
     # Explored but not judged yet: in the order in which they will enter the pool.
     explored = history.items(Stage.EXPLORE, iteration) if iteration > 0 else []
     return _unjudged(iteration, [history.samples(iteration, item.item, "uid")["uid"] for item in explored])
@@ -172,7 +180,8 @@ def _given(history: History) -> _Pool:
 
 def _unjudged(iteration: int, uids: list[np.ndarray]) -> _Pool:
     nothing = np.zeros(0, dtype=str)
-    return _Pool(iteration, np.concatenate([nothing, *uids]), nothing, nothing, np.zeros(0))
+    uid = np.concatenate([nothing, *uids])
+    return _Pool(iteration, uid, nothing, nothing, np.zeros(0), np.full(len(uid), "", dtype=uid.dtype))
 
 
 # --- what is known of it ---------------------------------------------------------------------------------
@@ -221,7 +230,7 @@ def _bounds(table: dict[str, dict[str, Any]], deviation: dict[str, Any]) -> dict
 
 def _label(history: History, sighting: _Sighting) -> dict[str, Any] | None:
     for manifest in history.items(Stage.LABEL, sighting.iteration) if sighting.fate in _TAKEN else []:
-        if manifest.result["uid"] == sighting.uid:
+        if manifest.result["uid"] == sighting.labelled_as:
             times = manifest.times
             cost = {"computed": bool(times["paid"]), "wall_s": times["label_wall_s"], "core_s": times["label_cpu_s"]}
             kept = {k: manifest.result[k] for k in ("purpose", "level", "reason", "detail")}
@@ -241,7 +250,7 @@ def _late_doubt(history: History, sighting: _Sighting) -> dict[str, str]:
 
 def _split(history: History, sighting: _Sighting) -> Purpose | None:
     parts = _collected(history, sighting.iteration)
-    return next((purpose for purpose, frames in parts.items() if any(f.uid == sighting.uid for f in frames)), None)
+    return next((purpose for purpose, frames in parts.items() if any(f.uid == sighting.labelled_as for f in frames)), None)
 
 
 def _collected(history: History, iteration: int) -> dict[Purpose, list[Frame]]:

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from al_leignn.calibration import FACTOR_LIMITS, FORCE_FLOOR, PRIOR_FACTOR
 from al_leignn.campaign.estimate import label_seconds
@@ -16,11 +17,12 @@ from al_leignn.campaign.layout import EXPECTED, FRAMES, POOL, SAMPLES, SELECTED
 from al_leignn.campaign.ledger import affordable
 from al_leignn.campaign.schedule import explore_items, plan_of, posts, standings_before
 from al_leignn.campaign.structures import read_starts, spread_frames
-from al_leignn.config import ExploreConfig
+from al_leignn.config import ExploreConfig, SelectConfig
 from al_leignn.core import Frame, Stage, Verdict
 from al_leignn.deviation import deviation
 from al_leignn.explore.schedule import Standing, updated
 from al_leignn.select.budget import select_frames, select_seeds
+from al_leignn.select.cutout import cut_out
 from al_leignn.select.fate import Selection
 from al_leignn.store import digest_file, digest_json, read_frames, write_frames
 
@@ -145,9 +147,13 @@ def select(item: Item) -> Outcome:
             known_uids=known.uids,
             budget_left=left,
         )
-    _write_selection(item.scratch, pool, chosen)
+    asked = [pool[n] for n in (*chosen.train, *chosen.fresh)]
+    if i > 0 and config.select.cut_out != "off":
+        worst = np.concatenate([_worst_atoms(load_arrays(folder / SAMPLES, "per_atom", "atoms")) for folder in folders])
+        asked[: len(chosen.train)] = [_cut(pool[n], int(worst[n]), config.select) for n in chosen.train]
+    _write_selection(item.scratch, pool, chosen, asked)
     if i > 0:
-        _write_expected(item, [pool[n] for n in (*chosen.train, *chosen.fresh)])
+        _write_expected(item, asked)
     return Outcome(
         {
             "pool": len(pool),
@@ -180,14 +186,32 @@ def _standings(item: Item, pool: Sequence[Frame], chosen: Selection) -> dict[str
     return {name: asdict(standing) for name, standing in known.items()}
 
 
-def _write_selection(folder: Path, pool: Sequence[Frame], chosen: Selection) -> None:
-    write_frames(folder / SELECTED, [pool[n] for n in (*chosen.train, *chosen.fresh)])
+def _worst_atoms(samples: dict[str, Any]) -> Int[np.ndarray, " frames"]:
+    """Index of the atom of each frame that the committee disagrees about most."""
+    starts = np.cumsum(samples["atoms"]) - samples["atoms"]
+    parts = [samples["per_atom"][a : a + n] for a, n in zip(starts, samples["atoms"], strict=True)]
+    return np.array([np.argmax(part) for part in parts], dtype=int)
+
+
+def _cut(frame: Frame, worst: int, config: SelectConfig) -> Frame:
+    """The frame, or the surroundings of its worst atom where these are smaller."""
+    assert config.cut_out != "off"
+    atoms, _ = cut_out(frame.atoms, worst, config.cut_out_radius, config.cut_out)
+    return frame if len(atoms) == len(frame.atoms) else Frame.of(atoms, replace(frame.origin, kind="cut-out"))
+
+
+def _write_selection(folder: Path, pool: Sequence[Frame], chosen: Selection, asked: Sequence[Frame]) -> None:
+    """Write the frames to label, training frames first, and what became of every frame of the pool."""
+    write_frames(folder / SELECTED, asked)
+    labelled_as = np.full(len(pool), "", dtype="<U16")
+    labelled_as[np.array([*chosen.train, *chosen.fresh], dtype=int)] = [frame.uid for frame in asked]
     np.savez_compressed(
         folder / POOL,
         uid=np.array([frame.uid for frame in pool]),
         fate=np.array([str(fate) for fate in chosen.fates]),
         verdict=np.array([str(verdict) for verdict in chosen.verdicts]),
         novelty=np.zeros(0) if chosen.novelty is None else chosen.novelty,
+        labelled_as=labelled_as,
     )
 
 
