@@ -20,6 +20,8 @@ class IterationSummary:
     """Labels asked for so far, failed ones included."""
     core_hours: float
     """Spent on labels so far."""
+    next_label_core_hours: float = 0.0
+    """What one more label may cost."""
     fresh_force_mae: float | None = None
     """Of this iteration's committee on MD frames it was never trained on, per component, eV/Å."""
     fresh_energy_mae: float | None = None
@@ -124,7 +126,7 @@ def _spent(last: IterationSummary, budget: BudgetConfig) -> str:
         return f"{last.iteration} of {budget.iterations} iterations"
     if last.n_labels >= budget.labels:
         return f"{last.n_labels} of {budget.labels} labels"
-    if budget.core_hours is not None and last.core_hours >= budget.core_hours:
+    if budget.core_hours is not None and last.core_hours + last.next_label_core_hours >= budget.core_hours:
         return f"{last.core_hours:.3g} of {budget.core_hours:.3g} core-hours of labelling"
     return ""
 

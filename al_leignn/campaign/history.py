@@ -240,7 +240,7 @@ class History:
             If one of them is incomplete or damaged: a decision is never taken on a part of the facts.
         """
         found = []
-        labels, core_seconds = 0, 0.0
+        labels, core_seconds, costs = 0, 0.0, [0.0]
         for i in range(iterations):
             selection = published(self.layout, StageRequest(Stage.SELECT, i, 0)).result
             paid = [published(self.layout, StageRequest(Stage.LABEL, i, n)) for n in range(int(selection["labels"]))]
@@ -251,11 +251,13 @@ class History:
             pool = sum(verdicts.values())
             labels += len(paid)
             core_seconds += _label_cost(paid, {}).core_s
+            costs += [m.times["label_cpu_s"] for m in paid if m.times.get("paid")]
             found.append(
                 IterationSummary(
                     iteration=i,
                     n_labels=labels,
                     core_hours=core_seconds / 3600,
+                    next_label_core_hours=float(np.quantile(costs, 0.9)) / 3600,
                     fresh_force_mae=fresh.get("force_mae"),
                     fresh_energy_mae=fresh.get("energy_mae"),
                     fresh_n=fresh.get("n_frames", 0),

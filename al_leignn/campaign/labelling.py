@@ -132,7 +132,7 @@ def collect(item: Item) -> Outcome:
         if one.against is not None and one.labelled is not None and one.against.reason.verdict is LabelVerdict.QUARANTINED:
             store.doubt(one.frame, level, one.against)
     verdicts = Counter(LabelVerdict.ACCEPTED if a.against is None else a.against.reason.verdict for a in asked)
-    _stop_if_broken(item, asked, verdicts)
+    _stop_if_broken(item, asked)
     blocks: dict[Purpose, list[LabelledFrame]] = {purpose: [] for purpose in Purpose}
     for one in asked:
         if one.against is None and one.labelled is not None:
@@ -238,11 +238,12 @@ def _thinned(frames: Sequence[LabelledFrame], most: int) -> list[LabelledFrame]:
     return [frames[n] for n in np.linspace(0, len(frames) - 1, most).round().astype(int)]
 
 
-def _stop_if_broken(item: Item, asked: Sequence[_Asked], verdicts: Counter[LabelVerdict]) -> None:
-    refused = len(asked) - verdicts[LabelVerdict.ACCEPTED]
+def _stop_if_broken(item: Item, asked: Sequence[_Asked]) -> None:
+    # What the budget forbids says nothing of the labeller.
+    reasons = Counter(one.against.reason for one in asked if one.against is not None and one.against.reason is not Reason.BUDGET)
+    refused = reasons.total()
     if len(asked) < FEW_LABELS or refused <= item.config.checks.max_refused * len(asked):
         return
-    reasons = Counter(one.against.reason for one in asked if one.against is not None)
     (commonest, _), *_ = reasons.most_common(1)
     detail = next(one.against.detail for one in asked if one.against is not None and one.against.reason is commonest)
     shown = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())

@@ -12,8 +12,9 @@ from ase.build import bulk
 
 from al_leignn.campaign.campaign import Campaign
 from al_leignn.campaign.history import History
+from al_leignn.campaign.labels import retry, rows, store_of
 from al_leignn.campaign.layout import Layout
-from al_leignn.core import Frame, LabelVerdict, Origin, Reason
+from al_leignn.core import Frame, LabelVerdict, Origin, Reason, Stage
 from al_leignn.errors import RunError
 from al_leignn.flow.local import run
 from al_leignn.flow.watch import Silence
@@ -72,7 +73,9 @@ trust_hi = 3.0
 """
 
 
-def campaign(folder: Path, faults: dict[str, str], more: str = "[budget]\niterations = 1") -> Campaign:
+def campaign(
+    folder: Path, faults: dict[str, str], more: str = "[budget]\niterations = 1", max_iterations: int | None = None
+) -> Campaign:
     """Run a campaign to its end with the faults (token: name) that the code is to have."""
     for name in ("faults", "taken"):
         (folder / name).mkdir(parents=True)
@@ -83,7 +86,7 @@ def campaign(folder: Path, faults: dict[str, str], more: str = "[budget]\niterat
     write_frames(folder / "Cu3Al.extxyz", [Frame.of(crystal, Origin("given"))])
     text = CONFIG.format(python=sys.executable, code=str(CODE), folder=str(folder), more=more).replace("'", '"')
     (folder / "campaign.toml").write_text(text)
-    run(Layout.open(folder), workers=2, max_iterations=None, watcher=Silence())
+    run(Layout.open(folder), workers=2, max_iterations=max_iterations, watcher=Silence())
     return Campaign.open(folder)
 
 
@@ -117,6 +120,20 @@ def test_every_fault_is_named_and_none_enters(tmp_path: Path) -> None:
     assert_clean(found)
 
 
+@pytest.mark.timeout(600)
+def test_what_a_person_releases_joins_with_the_next_collection(tmp_path: Path) -> None:
+    tokens = {"a00": "", "a01": "another functional"}
+    first = campaign(tmp_path / "campaign", tokens, "[budget]\niterations = 2", max_iterations=1)
+    store = store_of(first.layout)
+    (row,) = rows(store, quarantined=True)
+    assert row.uid not in {atoms.info["uid"] for atoms in first.frames()}
+    store.release(row.uid)
+    run(first.layout, workers=2, max_iterations=1, watcher=Silence())
+    history = History(first.layout)
+    assert history.result(Stage.COLLECT, 1)["released"] == [row.uid]
+    assert row.uid in {atoms.info["uid"] for atoms in first.frames("train")}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_code_that_fails_three_times_in_ten_only_costs_time(tmp_path: Path) -> None:
@@ -139,3 +156,7 @@ def test_a_broken_code_stops_the_campaign_and_says_why(tmp_path: Path) -> None:
         RunError, match=r"\d+ of \d+ labels of iteration 0 are refused: \d+ crashed; e.g. crashed: exit 1: MPI_ABORT"
     ):
         campaign(tmp_path / "campaign", tokens)
+    layout = Layout.open(tmp_path / "campaign")
+    asked = len(list(layout.stage(0, Stage.LABEL).glob("*/manifest.json")))
+    assert retry(layout) == asked
+    assert not list(layout.stage(0, Stage.LABEL).glob("*/manifest.json"))
