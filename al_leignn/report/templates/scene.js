@@ -7,7 +7,7 @@ function viewer(host, scenes, color) {
 
   function show(index) {
     scene = scenes[index];
-    turn = [[1, 0, 0], [0, 0.26, 0.966], [0, -0.966, 0.26]]; // nearly along y, so that z points up
+    turn = [[0.87, 0.5, 0], [-0.13, 0.23, 0.966], [0.48, -0.84, 0.26]]; // from the side and a little above, z up
     zoom = 1;
     draw();
   }
@@ -70,10 +70,13 @@ function viewer(host, scenes, color) {
     context.lineWidth = 0.8;
     context.stroke();
     if (r > 9) {
-      context.fillStyle = "#1d2530";
+      context.fillStyle = "#fff";
+      context.strokeStyle = "#1d2530";
+      context.lineWidth = 2;
       context.font = `${Math.min(r, 14)}px sans-serif`;
       context.textAlign = "center";
       context.textBaseline = "middle";
+      context.strokeText(scene.symbols[i], x, y);
       context.fillText(scene.symbols[i], x, y);
     }
   }
