@@ -19,6 +19,9 @@ MOST_ENVIRONMENTS = 2000
 MOST_FRAMES = 60
 """Training frames, evenly picked, from which the usual distance is taken."""
 
+DIGITS = 6
+"""Decimals of the answer: the last bits of a matrix product depend on the number of threads, and no choice may."""
+
 USUAL = 0.9
 """Share of the training frames that are less novel than 1 to the rest of the training set."""
 
@@ -41,7 +44,8 @@ def novelty(frames: Sequence[Frame], training: Sequence[Frame]) -> Float[np.ndar
     known = _Known(training, sorted({int(z) for frame in (*frames, *training) for z in frame.atoms.numbers}))
     usual = known.usual_distance()
     distances = np.array([known.distance(frame) for frame in frames])
-    return distances / usual if usual > 0 else np.where(distances > 0, np.inf, 0.0)
+    found = distances / usual if usual > 0 else np.where(distances > 0, np.inf, 0.0)
+    return np.round(found, DIGITS)
 
 
 class _Known:

@@ -43,7 +43,8 @@ def test_laws(pool: list[tuple[int, int, float, float]], config: SelectConfig, l
     frames = [frame(w, s, bond) for w, s, bond, _ in pool]
     deviations = [d for *_, d in pool]
     known = frozenset(f.uid for f in frames[::5])
-    found = choose(frames, deviations, seed, config=config, known_uids=known, budget_left=left)
+    training = [frame(w, 7 + 50 * s) for w in range(2) for s in range(seed % 4)]  # none at all in a quarter of the cases
+    found = choose(frames, deviations, seed, config=config, known_uids=known, budget_left=left, training=training)
 
     assert sum(found.counts.values()) == sum(found.verdict_counts.values()) == len(frames)
     assert not set(found.train) & set(found.fresh)
@@ -62,9 +63,8 @@ def test_laws(pool: list[tuple[int, int, float, float]], config: SelectConfig, l
         assert found.train, "something must be learnt while there is anything to label"
 
     order = np.random.default_rng(seed).permutation(len(frames))
-    again = choose(
-        [frames[i] for i in order], [deviations[i] for i in order], seed, config=config, known_uids=known, budget_left=left
-    )
+    shuffled, moved = [frames[i] for i in order], [deviations[i] for i in order]
+    again = choose(shuffled, moved, seed, config=config, known_uids=known, budget_left=left, training=training)
     assert [found.fates[i] for i in order] == list(again.fates)
 
 
