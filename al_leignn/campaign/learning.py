@@ -183,9 +183,7 @@ def _gates(item: Item, committee: "Committee", labelled: Sequence[LabelledFrame]
     calculator = committee.calculator()
     rng = np.random.default_rng(item.seed)
     explore = item.config.explore
-    drift = nve_drift(
-        atoms, calculator, rng, temperature=explore.hottest, steps=DRIFT_STEPS, timestep_fs=explore.timestep_fs
-    )
+    drift = nve_drift(atoms, calculator, rng, temperature=explore.hottest, steps=DRIFT_STEPS, timestep_fs=explore.timestep_fs)
     return [g.to_dict() for g in (force_consistency(atoms, calculator, rng), repulsive_wall(atoms, calculator), drift)]
 
 
