@@ -20,11 +20,12 @@ from al_leignn import __version__
 from al_leignn.config import ModelConfig
 from al_leignn.errors import AlLeignnError, CheckpointError
 from al_leignn.model.device import checked_device, checked_dtype
+from al_leignn.model.layers import smoothness
 from al_leignn.model.leignn import LEIGNN
 from al_leignn.store import write_atomic
 
-FORMAT_VERSION = 1
-"""Raised when the header or the meaning of the weights changes."""
+FORMAT_VERSION = 2
+"""Raised when the header or the meaning of the weights changes; `_UPGRADES` says how older files are read."""
 
 _KEY = "al_leignn"
 
@@ -113,6 +114,8 @@ def load_members(path: Path, device: torch.device | str = "cpu", dtype: torch.dt
     for index, member in enumerate(header.members):
         prefix = f"{index}."
         own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        for upgrade in _UPGRADES[header.format_version - 1 :]:
+            own = upgrade(own, member.config)
         try:
             model = LEIGNN(
                 member.config,
@@ -170,6 +173,27 @@ def _read(path: Path) -> tuple[Header, dict[str, Tensor]]:
             "the weights do not match their digest", where=str(path), fix="copy the file again from where it was made"
         )
     return header, tensors
+
+
+def _smooth_filters(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """From version 1, where filters were kept as they act, to 2, where they are multiplied by `smoothness` first."""
+    found = dict(tensors)
+    if config.preset == "local":
+        smooth = smoothness(config.radial).unsqueeze(2)
+        for name, value in tensors.items():
+            match name.rsplit(".", 1)[-1]:
+                case "filter":
+                    repeated = smooth.repeat_interleave(value.shape[1] // config.radial, dim=1)
+                    found[name.replace("filter", "weight")] = (found.pop(name) / repeated).to(value.dtype)
+                case "filter_scalar":
+                    found[name.replace("filter", "weight")] = (found.pop(name) / smooth).to(value.dtype)
+                case "filter_tensor":
+                    found[name.replace("filter", "weight")] = (found.pop(name) / smooth[0]).to(value.dtype)
+    return found
+
+
+_UPGRADES = (_smooth_filters,)
+"""The n-th brings the weights of a member from version n to the next."""
 
 
 def _refuse_pickle(path: Path) -> None:

@@ -287,7 +287,7 @@ def _weights(model: LEIGNN, lanes: int) -> Iterator[Tensor]:
     pad = _Padding(model.config.features, lanes)
     n_species, radial = len(model.species), model.config.radial
     yield pad.features(network.embedding)
-    by_species = network.first.filter.view(4, radial, n_species, -1).transpose(1, 2).reshape(4, radial * n_species, -1)
+    by_species = network.first.filter().view(4, radial, n_species, -1).transpose(1, 2).reshape(4, radial * n_species, -1)
     first = pad.features(by_species)
     yield first
     yield functional.pad(first.transpose(1, 2), (0, -(n_species * radial) % lanes))
@@ -299,7 +299,7 @@ def _weights(model: LEIGNN, lanes: int) -> Iterator[Tensor]:
     for message in network.messages:
         assert isinstance(message, Message)
         yield from pad.perceptron(message.source)
-        filters = pad.features(torch.cat([message.filter_scalar, message.filter_tensor]))
+        filters = pad.features(torch.cat(message.filters()))
         yield filters.view(6, radial, -1, lanes).permute(2, 1, 0, 3)
     yield from pad.mix(network.last.mix_q)
     yield from pad.perceptron(network.last.gates)

@@ -45,6 +45,17 @@ def index(values: tuple[int, ...], device: torch.device) -> Int[Tensor, " n"]:
         return torch.tensor(values, device=device)
 
 
+def smoothness(radial: int) -> Float[Tensor, "4 {radial}"]:
+    """Factor on the filter weights of each rank l and radial function k: 1/(k max(1, l)), of unit mean square over k for l = 0.
+
+    A step of the optimiser, and the decay of weights, then bear less on functions that vary fast along or around a bond: of two
+    potentials that fit the data equally well, the smoother one is found.
+    """
+    by_radial = 1 / np.arange(1, radial + 1)
+    by_rank = 1 / np.maximum(1, np.arange(4))
+    return torch.as_tensor(np.outer(by_rank, by_radial / np.sqrt(np.mean(by_radial**2))), dtype=torch.float32)
+
+
 class Perceptron(nn.Module):
     """Two dense layers with SiLU between them; keeps unit variance at the start.
 

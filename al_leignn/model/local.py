@@ -31,6 +31,7 @@ from al_leignn.model.layers import (
     index,
     quadratic_products,
     rank_means,
+    smoothness,
     sums_of_products,
     weight,
 )
@@ -86,20 +87,28 @@ class FirstMessage(nn.Module):
     summing the basis over the neighbours of each species comes first.
     """
 
+    smooth: Tensor
+
     def __init__(self, config: ModelConfig, n_species: int, mean_neighbours: float, generator: torch.Generator) -> None:
         super().__init__()
         self.n_species = n_species
-        self.filter = weight(
+        self.register_buffer("smooth", smoothness(config.radial), persistent=False)
+        self.weight = weight(
             generator, 4, config.radial * n_species, config.features, variance=1 / (config.radial * mean_neighbours)
         )
+
+    def filter(self) -> Float[Tensor, "4 radial_species features"]:
+        """What multiplies the sums of the basis over each species, by rank."""
+        smooth = self.smooth[:, :, None, None]
+        return (self.weight.view(4, smooth.shape[1], self.n_species, -1) * smooth).view(self.weight.shape)
 
     def forward(
         self, species: Int[Tensor, "atoms width"], basis: tuple[Tensor, ...]
     ) -> tuple[Float[Tensor, "atoms features"], Float[Tensor, "15 atoms features"]]:
-        one_hot = torch.eye(self.n_species, dtype=self.filter.dtype, device=species.device).index_select(0, species.reshape(-1))
+        one_hot = torch.eye(self.n_species, dtype=self.weight.dtype, device=species.device).index_select(0, species.reshape(-1))
         sums = basis[1] @ one_hot.view(*species.shape, self.n_species)
         sums = sums.view(species.shape[0], 16, -1).transpose(0, 1)
-        message = sums @ self.filter.index_select(0, index(RANKS, species.device))
+        message = sums @ self.filter().index_select(0, index(RANKS, species.device))
         scalars, tensors = message.split((1, 15))
         return scalars.squeeze(0), tensors
 
@@ -107,13 +116,21 @@ class FirstMessage(nn.Module):
 class Message(nn.Module):
     """Message of a later layer: harmonics times the neighbour's scalars, and the neighbour's own vectors and matrices."""
 
+    smooth: Tensor
+
     def __init__(self, config: ModelConfig, mean_neighbours: float, generator: torch.Generator) -> None:
         super().__init__()
         width = config.features
         self.source = Perceptron(width, width, 3 * width, generator)
         variance = 1 / (config.radial * mean_neighbours)
-        self.filter_scalar = weight(generator, 4, config.radial, width, variance=variance)
-        self.filter_tensor = weight(generator, 2, config.radial, width, variance=variance)
+        self.register_buffer("smooth", smoothness(config.radial), persistent=False)
+        self.weight_scalar = weight(generator, 4, config.radial, width, variance=variance)
+        self.weight_tensor = weight(generator, 2, config.radial, width, variance=variance)
+
+    def filters(self) -> tuple[Float[Tensor, "4 radial features"], Float[Tensor, "2 radial features"]]:
+        """What multiplies the sums of the basis with neighbours' scalars, by rank, and with their vectors and matrices."""
+        smooth = self.smooth.unsqueeze(2)
+        return self.weight_scalar * smooth, self.weight_tensor * smooth[0]
 
     def forward(
         self,
@@ -125,17 +142,18 @@ class Message(nn.Module):
         radial, harmonic = basis
         n_atoms, width = x.shape
         ranks, carried_ranks = index(RANKS, x.device), index(TENSOR_RANKS[:8], x.device)
+        filter_scalar, filter_tensor = self.filters()
         flat = neighbours.reshape(-1)
         scalars, gates = self.source(x).split((width, 2 * width), dim=1)
         own = y[:8].transpose(0, 1) * damped_gates(gates).view(n_atoms, 2, width).index_select(1, carried_ranks)
 
         sources = scalars.index_select(0, flat).view(*neighbours.shape, width)
         sums = (harmonic @ sources).view(n_atoms, 16, -1, width)
-        message = (sums * self.filter_scalar.index_select(0, ranks)).sum(2)
+        message = (sums * filter_scalar.index_select(0, ranks)).sum(2)
 
         sources = own.reshape(n_atoms, -1).index_select(0, flat).view(*neighbours.shape, 8 * width)
         sums = (radial @ sources).view(n_atoms, -1, 8, width)
-        carried = (sums * self.filter_tensor.transpose(0, 1).index_select(1, carried_ranks)).sum(1)
+        carried = (sums * filter_tensor.transpose(0, 1).index_select(1, carried_ranks)).sum(1)
 
         scalars, low, cubes = message.split((1, 8, 7), dim=1)
         return scalars.squeeze(1), torch.cat([low + carried, cubes], dim=1).transpose(0, 1)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.build import bulk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -167,3 +168,13 @@ def test_files_of_others_are_refused(tmp_path: Path, make_model: MakeModel) -> N
     ]:
         with pytest.raises(CheckpointError, match=says):
             load_member(tmp_path / name)
+
+
+def test_a_file_of_version_1_predicts_what_it_did() -> None:
+    model = load_member(Path(__file__).with_name("version_1.safetensors"))
+    atoms = bulk("MgO", "rocksalt", a=4.2, cubic=True)
+    atoms.positions += np.random.default_rng(0).normal(0, 0.1, atoms.positions.shape)
+    found = model(build_graph(atoms, model.cutoff, model.species))
+    # What the version of this package that wrote the file gave.
+    assert float(found.energy) == pytest.approx(-9.448209688485338, rel=1e-12)
+    np.testing.assert_allclose(found.forces.detach()[0], [0.13085828, -0.40058352, -0.10742268], atol=1e-8)
