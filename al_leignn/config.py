@@ -67,7 +67,7 @@ class TrainConfig(Section):
     )
     batch_atoms: Count = Field(32, description="atoms per batch, reached by adding whole frames")
     learning_rate: Positive = Field(2e-3, description="peak learning rate (warm-up, then cosine to 1 %)")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-2, description="decoupled weight decay")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.1, description="decoupled weight decay")
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="decay of the running average of the weights that is kept")
     clip: Positive = Field(10.0, description="gradient norm is clipped here")
     energy_weight: Annotated[float, Field(ge=0)] = Field(

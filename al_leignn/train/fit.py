@@ -1,4 +1,4 @@
-"""One member being fitted, step by step: AdamW with warm-up and cosine, a running average of the weights, the best kept.
+"""One member being fitted, step by step: warm-up and cosine, a running average of the weights, the best kept.
 
 Everything is eager: compiled double backward has been seen to return wrong gradients silently.
 """
@@ -19,14 +19,12 @@ from al_leignn.errors import RunError
 from al_leignn.model.leignn import LEIGNN
 from al_leignn.train.batches import Example, cut, join, pack
 from al_leignn.train.loss import Tally, Units, Weights, measure
+from al_leignn.train.optimiser import STATE, optimisers
 from al_leignn.train.resume import Progress, load_progress, save_progress
 from al_leignn.train.schedule import rate_factor
 
 EVALUATIONS = 20
 """Evaluations on the holdout during one fit; each costs about as much as a third of an epoch of the holdout's size."""
-
-BETAS = (0.9, 0.99)
-"""Decay of AdamW's running moments. Fits are short, so the second one forgets the start sooner than is usual."""
 
 
 class Fit:
@@ -52,7 +50,7 @@ class Fit:
         self.parameters = dict(network.named_parameters())
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.optimiser = _optimiser(network, rate, config.weight_decay)
+        self.optimisers = optimisers(network, rate, config.weight_decay)
         self.state = Progress()
         self.started = time.perf_counter()
         self.recent = Tally.empty()
@@ -65,8 +63,9 @@ class Fit:
         add up to those of the whole. (Tried by raising the error on a CPU; it has not been seen to happen on a GPU.)
         """
         state = self.state
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate * rate_factor(state.step, self.steps)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self.rate * rate_factor(state.step, self.steps)
         tally = self._gradients(examples, Weights.at(state.step / self.steps, self.config))
         parameters = list(self.parameters.values())
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
@@ -74,7 +73,8 @@ class Fit:
             raise RunError(
                 f"the loss is no finite number at step {state.step}", fix="lower train.learning_rate, or look for odd labels"
             )
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         state.step += 1
         keep = min(self.config.ema, (1 + state.step) / (10 + state.step))
         with torch.no_grad():
@@ -104,7 +104,7 @@ class Fit:
 
     def _accumulate(self, parts: Sequence[Sequence[Example]], weights: Weights) -> Tally:
         """Sum the gradients of the parts; each term weighs as its share of the whole batch's frames, atoms or stresses."""
-        self.optimiser.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         whole = _counts([e for part in parts for e in part])
         total = Tally.empty()
         for part in parts:
@@ -165,7 +165,8 @@ class Fit:
         tensors = {"recent": self.recent.values}
         for name, p in self.parameters.items():
             tensors |= {f"now/{name}": p.detach(), f"average/{name}": self.average[name], f"best/{name}": self.best[name]}
-            tensors |= {f"{key}/{name}": value for key, value in self.optimiser.state[p].items()}
+            for optimiser in self.optimisers:
+                tensors |= {f"{key}/{name}": value for key, value in optimiser.state.get(p, {}).items()}
         save_progress(path, replace(self.state, seconds=self.seconds()), tensors, fingerprint)
 
     def restore(self, path: Path, fingerprint: str) -> None:
@@ -179,19 +180,11 @@ class Fit:
             for prefix, target in (("now", p), ("average", self.average[name]), ("best", self.best[name])):
                 with torch.no_grad():
                     target.copy_(tensors[f"{prefix}/{name}"])
-            # Parameters the network does not use get no gradient, and the optimiser keeps nothing for them.
-            moments = {key: tensors.get(f"{key}/{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
-            self.optimiser.state[p] = {key: value.to(p.device) for key, value in moments.items() if value is not None}
-
-
-def _optimiser(network: LEIGNN, rate: float, decay: float) -> torch.optim.AdamW:
-    """Decoupled weight decay acts on matrices only: biases and scales have no direction to overfit in."""
-    parameters = list(network.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=True)
+            for optimiser in self.optimisers:
+                # Parameters the network does not use get no gradient, and the optimiser keeps nothing for them.
+                kept = {key: tensors[f"{key}/{name}"].to(p.device) for key in STATE if f"{key}/{name}" in tensors}
+                if kept and any(p is own for group in optimiser.param_groups for own in group["params"]):
+                    optimiser.state[p] = kept
 
 
 def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:

@@ -68,4 +68,5 @@ def small() -> ModelConfig:
 
 @pytest.fixture(scope="session")
 def quick() -> TrainConfig:
-    return TrainConfig(batch_atoms=16, holdout=0.0, dtype="float32", device="cpu")
+    # Fits of few steps: each must be a long one.
+    return TrainConfig(batch_atoms=16, learning_rate=0.01, holdout=0.0, dtype="float32", device="cpu")
