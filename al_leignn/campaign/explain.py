@@ -20,7 +20,7 @@ from al_leignn.store import read_frame, read_labelled
 MEANING = {
     Fate.TRAIN: "taken for training: worth its label",
     Fate.RESCUED: "taken for training although it failed: candidates were few, and it is sane and deviates least",
-    Fate.NOVEL: "taken for training although the committee is content: of such frames it is among the least like the training set",
+    Fate.NOVEL: "taken for training although the committee is content: of all such frames, little like the training set",
     Fate.FRESH: "drawn at random to measure the error with; never trained on",
     Fate.SURPLUS: "refused: worth a label, but the budget went to frames that teach more",
     Fate.CORRELATED: "refused: too close in time to a chosen frame of its walker",
