@@ -20,6 +20,9 @@ ANCHOR_ECUT = 300.0
 VALENCE_PER_ATOM = 4.0
 """Average over the periodic table of valence electrons in common pseudopotentials."""
 
+START_S = 3.0
+"""Core-seconds until a code has started and read its data sets."""
+
 BASE_MEMORY = 0.25e9
 """Bytes of a process before it has computed anything."""
 
@@ -87,7 +90,7 @@ def label_seconds(config: CampaignConfig, atoms: Atoms) -> float:
     if not isinstance(labeller, Cp2kConfig):
         scale *= (_cutoff(labeller) / ANCHOR_ECUT) ** 1.5
     anchor = ANCHORS_S_PER_KPOINT[labeller.model_dump()["type"]]
-    return max(1.0, float(anchor * kpoints * scale * (2 if labeller.model_dump()["spin"] else 1)))
+    return float(START_S + anchor * kpoints * scale * (2 if labeller.model_dump()["spin"] else 1))
 
 
 def label_memory(config: CampaignConfig, atoms: Atoms) -> float:

@@ -39,12 +39,12 @@ def plot_convergence(series: Sequence[Series], path: Path) -> None:
             found = one.recommended
             if found is not None:
                 axes.plot([found.value], [found.force_max / MEV], "o", ms=10, mfc="none", mec=ORANGE)
-                axes.annotate(found.setting, (found.value, found.force_max / MEV), (6, 8), textcoords="offset points")
+                axes.annotate(found.setting, (found.value, found.force_max / MEV), (8, 2), textcoords="offset points")
             name = "number of k-points" if not one.unit else f"{one.name} ({one.unit})"
             axes.set(xlabel=name, ylabel="meV/Å, meV/atom", title=f"against {one.points[-1].setting}")
             if one.name == "spacing":
                 axes.invert_xaxis()
-        figure.axes[0].legend(fontsize=7)
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         buffer = BytesIO()
         figure.savefig(buffer, format=path.suffix[1:], dpi=150)
     write_atomic(path, buffer.getvalue())

@@ -112,7 +112,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         told = {"load": os.getloadavg()[0], "overhead": overhead(Path(name) / "emt", options.labels)}
         options.out.write_text(json.dumps(told, indent=1))
-        one, two = (throughput(Path(name) / f"workers-{n}", n, 42) for n in (1, 2))
+        one, two = (throughput(Path(name) / f"workers-{n}", n, 22) for n in (1, 2))
     told["throughput"] = {"one_worker_s": one, "two_workers_s": two, "ratio": one / two}
     options.out.write_text(json.dumps(told, indent=1))
     print(json.dumps(told, indent=1))
