@@ -87,7 +87,7 @@ def frame_text(sample: Sample, timestep_fs: float) -> bytes:
         f'{lattice}Properties=species:S:1:pos:R:3:force_deviation:R:1:mean_force:R:1 pbc="{pbc}" energy={sample.energy!r} '
         f"temperature={sample.temperature!r} target_temperature={origin.temperature!r} walker={origin.walker} "
         f"md_step={origin.step} time_fs={origin.step * timestep_fs:g} max_force_deviation={sample.deviation.max!r} "
-        f"energy_deviation={float(sample.deviation.energy)!r}"
+        f"uid=id:{sample.frame.uid} energy_deviation={float(sample.deviation.energy)!r}"
     )
     rows: list[list[float]] = np.column_stack([atoms.positions, sample.deviation.per_atom, sample.deviation.mean_force]).tolist()
     lines = [
@@ -116,7 +116,7 @@ def _sample_of(
     atoms = Atoms(symbols, columns[:, :3], cell=cell, pbc=[flag == "T" for flag in head["pbc"].split()])
     origin = Origin("md", iteration, int(head["walker"]), int(head["md_step"]), float(head["target_temperature"]))
     return Sample(
-        frame=Frame.of(atoms, origin),
+        frame=Frame(head["uid"].removeprefix("id:"), atoms, origin),
         deviation=Deviation(columns[:, 3], float(head["energy_deviation"]), columns[:, 4]),
         energy=float(head["energy"]),
         temperature=float(head["temperature"]),
