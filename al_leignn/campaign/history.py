@@ -136,6 +136,11 @@ class WalkerRow(NamedTuple):
     """eV/atom."""
     coverage: float | None
     """Share of those labels within the bound that the last calibration gave."""
+    coverage_low: float | None
+    """95 % limits of that share."""
+    coverage_high: float | None
+    nominal: float | None
+    """What that calibration promised."""
 
 
 @dataclass(frozen=True)
@@ -299,7 +304,7 @@ class History:
         for i in range(1, self.iterations):
             before = self.before(i)
             validation = self.result(Stage.VALIDATE, i)
-            fresh = validation.get("fresh") or {}
+            fresh, held = validation.get("fresh") or {}, validation.get("coverage") or {}
             for report, trace in zip(self.walkers(i), self.traces(i), strict=True):
                 row = WalkerRow(
                     iteration=i,
@@ -311,7 +316,10 @@ class History:
                     recovery=str(report.get("recovery", "")),
                     fresh_force_mae=fresh.get("force_mae"),
                     fresh_energy_mae=fresh.get("energy_mae"),
-                    coverage=(validation.get("coverage") or {}).get("share"),
+                    coverage=held.get("share"),
+                    coverage_low=held.get("low"),
+                    coverage_high=held.get("high"),
+                    nominal=(before.get("calibration") or {}).get("nominal"),
                     **deviation_summary(trace.deviation, before.get("trust"), before.get("calibration")),
                 )
                 rows.append(row)

@@ -85,7 +85,9 @@ _ITERATION_COLUMNS: dict[str, Callable[[WalkerRow], str]] = {
     "trusted below": lambda row: number(row.trust_lo),
     "dropped from": lambda row: number(row.trust_hi),
     "fresh force MAE": lambda row: number(row.fresh_force_mae),
-    "coverage": lambda row: _share(row.coverage),
+    "bound for": lambda row: _share(row.nominal),
+    "held for": lambda row: _share(row.coverage),
+    "95 % limits": lambda row: "-" if row.coverage is None else f"{_share(row.coverage_low)} to {_share(row.coverage_high)}",
 }
 
 
