@@ -98,6 +98,8 @@ class Driver:
     neighbours: Neighbours
     radii: Float[Tensor, " atoms"]
     """Covalent radii, Å."""
+    compiled: bool
+    """Asked once: the answer takes longer than the watchdog."""
     bias: Bias | None = None
 
     @classmethod
@@ -116,7 +118,7 @@ class Driver:
         device = potential.device
         neighbours = Neighbours.of(structures, potential.cutoff, potential.species, flexible=stress, device=device, homes=homes)
         radii = torch.as_tensor(covalent_radii[np.concatenate([atoms.numbers for atoms in structures])], device=device)
-        return cls(potential, member, stress, contact, neighbours, radii, bias)
+        return cls(potential, member, stress, contact, neighbours, radii, potential.compiled, bias)
 
     def select(self, keep: Sequence[int], atoms: Bool[Tensor, " atoms"]) -> "Driver":
         """For some of the walkers and their atoms."""
@@ -131,7 +133,7 @@ class Driver:
         """Bring forces, energy and stress of `state` up to date; ask all members if `everyone`."""
         self.neighbours.update(state.positions, state.cells)
         graph = self.neighbours.graph(state.positions, state.cells)
-        if not self.potential.compiled:
+        if not self.compiled:
             graph = trim(graph, self.potential.cutoff)
         members = None if everyone or self.member is None else [self.member]
         output = self.potential.evaluate(graph, members, stress=self.stress)
