@@ -20,7 +20,6 @@ from al_leignn.label.base import label_frame, make_labeller
 from al_leignn.label.checks import FAR_ENERGY, Expectation
 from al_leignn.labelstore import LabelStore
 from al_leignn.store import read_frame, read_frames, read_labelled, write_frames
-from al_leignn.train.consistency import MAX_GROUP, ODD, odd_energies
 from al_leignn.train.screening import set_aside
 from al_leignn.userdata import read_user_data
 
@@ -180,6 +179,8 @@ def _asked(item: Item, n: int, store: LabelStore) -> _Asked:
 
 def _compare(asked: Sequence[_Asked], known: Dataset, level: str) -> None:
     """Hold against labels what only shows beside others: another level, numbers of another frame, an odd energy."""
+    from al_leignn.train.consistency import MAX_GROUP, ODD, odd_energies  # half a second, which labels need not spend
+
     seen: dict[bytes, Frame] = {}
     for earlier in (*known.train, *known.fresh):
         seen.setdefault(_numbers(earlier), earlier.frame)

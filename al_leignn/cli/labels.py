@@ -1,4 +1,4 @@
-"""Commands for the label store: labels list|verify|release|retry|export|import."""
+"""Commands for the label store: labels list|verify|release|retry|atoms|export|import."""
 
 from pathlib import Path
 from typing import Annotated
@@ -102,6 +102,28 @@ def retry(folder: CampaignDir = Path()) -> None:
     from al_leignn.campaign.layout import Layout
 
     print(f"{ask_again(Layout.open(folder))} label(s) will be asked for again with the next run")
+
+
+@labels.command()
+def atoms(
+    folder: CampaignDir = Path(),
+    out: Annotated[Path, typer.Option(help="extended XYZ file to write")] = Path("atoms.extxyz"),
+    json: Json = False,
+) -> None:
+    """Label isolated atoms of the campaign's elements, once, for `al-leignn train --isolated-atoms`.
+
+    Example: al-leignn labels atoms Si --out atoms.extxyz
+    """
+    from al_leignn.campaign.isolated import label_atoms
+    from al_leignn.campaign.layout import Layout
+
+    energies = label_atoms(Layout.open(folder), out)
+    if json:
+        print_json(energies)
+    else:
+        for symbol, energy in energies.items():
+            print(f"{symbol:<2} {energy:.4f} eV")
+        print(f"wrote {out}")
 
 
 @labels.command()

@@ -14,6 +14,7 @@ from ase.io import read, write
 from al_leignn.campaign.layout import Layout
 from al_leignn.core import Doubt, Reason
 from al_leignn.labelstore import LabelStore
+from al_leignn.userdata import read_isolated_atoms
 
 AL = Path(sys.executable).with_name("al-leignn")
 
@@ -106,3 +107,15 @@ def test_retry_after_collection_is_refused(campaign: Path) -> None:
     refused = al("retry", campaign)
     assert refused.returncode == 2
     assert "collected" in refused.stderr
+
+
+def test_isolated_atoms_are_labelled_once(emt_campaign: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(emt_campaign, tmp_path / "campaign"))
+    before = len(store(folder))
+    for _ in range(2):
+        done = al("atoms", folder, "--out", tmp_path / "atoms.extxyz", "--json")
+        assert done.returncode == 0, done.stderr
+        assert set(json.loads(done.stdout)) == {"Al", "Cu"}
+    assert len(store(folder)) == before + 2
+    energies = read_isolated_atoms(tmp_path / "atoms.extxyz")
+    assert energies == pytest.approx({13: json.loads(done.stdout)["Al"], 29: json.loads(done.stdout)["Cu"]})
