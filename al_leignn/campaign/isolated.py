@@ -1,4 +1,4 @@
-"""Energies of isolated atoms, computed once at the campaign's level of theory: what `train --isolated-atoms` takes as reference."""
+"""Energies of isolated atoms, computed once at the campaign's level of theory: what `train --isolated-atoms` reads."""
 
 from pathlib import Path
 
