@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from al_leignn.campaign.history import History, judged_deviations, load_arrays, uncertainty_table
+from al_leignn.campaign.history import History, load_arrays
 from al_leignn.campaign.layout import FRAMES, SAMPLES
 from al_leignn.campaign.state import label_verdict
+from al_leignn.campaign.uncertainty import judged_deviations, uncertainty_table
 from al_leignn.core import Frame, LabelVerdict, Purpose, Stage, StageRequest, Verdict
 from al_leignn.dataset import FILES
 from al_leignn.errors import InputError

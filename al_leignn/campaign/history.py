@@ -18,11 +18,10 @@ from al_leignn.campaign.item import published
 from al_leignn.campaign.layout import CONFIG, POOL, PREDICTIONS, SAMPLES, Layout
 from al_leignn.campaign.schedule import plan_of
 from al_leignn.campaign.state import decision_of, label_verdict, published_items
+from al_leignn.campaign.uncertainty import deviation_summary, judged_deviations, uncertainty_table
 from al_leignn.converge import IterationSummary
 from al_leignn.core import Decision, LabelVerdict, Stage, StageRequest
-from al_leignn.deviation import relative
 from al_leignn.errors import DamagedArtifactError
-from al_leignn.quantities import WORST_ATOM
 from al_leignn.store import Manifest, read_manifest
 
 
@@ -362,33 +361,6 @@ def load_arrays(path: Path, *names: str) -> dict[str, Any]:
         return {name: data[name] for name in names or data.files}
 
 
-def judged_deviations(samples: dict[str, Any], force_scale: float | None) -> Float[np.ndarray, " frames"]:
-    """What is compared with the trust levels: each frame's model deviation, or under the relative criterion its largest value."""
-    if force_scale is None or not len(samples["atoms"]):
-        return np.asarray(samples["max_deviation"])
-    values = relative(samples["per_atom"].astype(float), samples["mean_force"].astype(float), force_scale)
-    return np.asarray(np.maximum.reduceat(values, np.cumsum(samples["atoms"]) - samples["atoms"]))
-
-
-def deviation_summary(
-    deviations: Float[np.ndarray, " n"], trust: dict[str, float] | None, calibration: dict[str, Any] | None
-) -> dict[str, Any]:
-    """Quantiles, calibrated bound and verdict shares of some deviations; JSON-safe: None where there is no number."""
-    lo, hi = (None, None) if trust is None else (trust["lo"], trust["hi"])
-    row: dict[str, Any] = dict.fromkeys(("median", "q90", "max", "bound_90", "accurate", "candidate", "failed"))
-    row = {"frames": len(deviations)} | row | {"trust_lo": lo, "trust_hi": hi}
-    finite = deviations[np.isfinite(deviations)]
-    if len(finite):
-        row |= zip(("median", "q90", "max"), np.quantile(finite, (0.5, 0.9, 1.0)).tolist(), strict=True)
-        if calibration is not None and calibration["factor"] is not None:
-            row["bound_90"] = calibration["factor"] * max(row["q90"], calibration["floor"])
-    if len(deviations) and trust is not None:
-        row["accurate"] = float(np.mean(deviations < lo))
-        row["candidate"] = float(np.mean((deviations >= lo) & (deviations < hi)))
-        row["failed"] = float(np.mean(~(deviations < hi)))  # NaN included
-    return row
-
-
 def _label_cost(labels: Sequence[Manifest], collected: dict[str, Any]) -> LabelCost:
     """Verdicts are those of the collection, which sees all labels together, as soon as there is one."""
     verdicts = collected.get("verdicts") or Counter(label_verdict(m.result).value for m in labels)
@@ -404,14 +376,6 @@ def _label_cost(labels: Sequence[Manifest], collected: dict[str, Any]) -> LabelC
 
 def _refused(labels: Sequence[Manifest]) -> dict[str, int]:
     return dict(Counter(str(m.result["reason"]) for m in labels if label_verdict(m.result) is not LabelVerdict.ACCEPTED))
-
-
-def uncertainty_table(validation: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """unit, calibration and coverage by quantity, the worst atom of a frame first, from the results of a validation."""
-    if not validation.get("calibration"):
-        return {}
-    worst = {"unit": "eV/Å", "calibration": validation["calibration"], "coverage": validation["coverage"]}
-    return {WORST_ATOM: worst, **validation.get("quantities", {})}
 
 
 def _stage_cost(items: Sequence[Manifest]) -> StageCost:

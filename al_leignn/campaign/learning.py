@@ -9,6 +9,7 @@ import numpy as np
 from al_leignn.calibration import Calibration, trust_levels
 from al_leignn.campaign.item import COMMITTEE, MEMBER, Item, Outcome
 from al_leignn.campaign.layout import PREDICTIONS
+from al_leignn.campaign.uncertainty import uncertainty_table
 from al_leignn.core import CommitteePrediction, LabelledFrame, Stage
 from al_leignn.errors import RunError
 from al_leignn.quantities import WORST_ATOM, Quantity, quantities
@@ -127,8 +128,6 @@ def _uncertainty(item: Item, seen: dict[str, Quantity], found: dict[str, Quantit
     found
         All fresh frames, as the new committee sees them.
     """
-    from al_leignn.campaign.history import uncertainty_table
-
     select, target = item.config.select, item.config.converge.target_force_error
     earlier = uncertainty_table(item.result(Stage.VALIDATE, item.iteration - 1)) if item.iteration > 0 else {}
     calibrations = {name: quantity.calibrate() for name, quantity in found.items()}

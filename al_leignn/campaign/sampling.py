@@ -11,12 +11,13 @@ from jaxtyping import Int
 
 from al_leignn.calibration import FACTOR_LIMITS, FORCE_FLOOR, PRIOR_FACTOR
 from al_leignn.campaign.estimate import label_seconds
-from al_leignn.campaign.history import History, judged_deviations, load_arrays
+from al_leignn.campaign.history import History, load_arrays
 from al_leignn.campaign.item import Item, Outcome
 from al_leignn.campaign.layout import EXPECTED, FRAMES, POOL, SAMPLES, SELECTED
 from al_leignn.campaign.ledger import affordable
 from al_leignn.campaign.schedule import explore_items, plan_of, posts, standings_before
 from al_leignn.campaign.structures import read_starts, spread_frames
+from al_leignn.campaign.uncertainty import judged_deviations
 from al_leignn.config import ExploreConfig, SelectConfig
 from al_leignn.core import Frame, Stage, Verdict
 from al_leignn.deviation import deviation

@@ -8,8 +8,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from al_leignn.campaign.history import History, IterationRecord, deviation_summary
+from al_leignn.campaign.history import History, IterationRecord
 from al_leignn.campaign.layout import Layout
+from al_leignn.campaign.uncertainty import deviation_summary
 from al_leignn.config import ConvergeConfig
 from al_leignn.core import Decision, DecisionKind, Stage
 from al_leignn.report.numbers import number, percent, seconds

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from al_leignn.campaign.history import deviation_summary
+from al_leignn.campaign.uncertainty import deviation_summary
 
 TRUST = {"lo": 0.1, "hi": 0.5}
 deviations = st.lists(st.floats(0, 10) | st.just(float("nan")) | st.just(float("inf")), max_size=50).map(np.array)
