@@ -82,6 +82,7 @@ def test_wheel_carries_every_file_of_the_package(repository: Path, tmp_path: Pat
         for path in package.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
+    expected |= {f"al_leignn/dft_inputs/{path.name}" for path in (repository / "dft_inputs").iterdir()}
     assert shipped == expected
     assert "al_leignn/py.typed" in shipped
     assert f"\nVersion: {al_leignn.__version__}\n" in metadata
