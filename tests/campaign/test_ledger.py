@@ -105,7 +105,7 @@ class Slow(EMT):
 
 @pytest.mark.timeout(600)
 def test_core_hours_are_never_exceeded(tmp_path: Path) -> None:
-    budget_s = 4.0
+    budget_s = 2.0
     (tmp_path / "slow_emt.py").write_text(SLOW)
     write(tmp_path / "Cu.extxyz", bulk("Cu", cubic=True))
     (tmp_path / "campaign.toml").write_text(CONFIG.format(core_hours=budget_s / 3600))
