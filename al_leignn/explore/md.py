@@ -131,7 +131,11 @@ def run_recorded(
     ConfigError, StructureError
         As `explore`.
     """
+    if not walkers:
+        return []
     resumed = checkpoint.load(potential, walkers, settings)
+    # Before a file is made, so that what is refused leaves nothing behind.
+    fresh = None if resumed else Batch.start(potential, walkers, settings, seed)
     recorder = Recorder(out, settings.config.timestep_fs, resumed.position if resumed else 0)
 
     def keep(sample: Sample) -> None:
@@ -143,13 +147,12 @@ def run_recorded(
         if step % checkpoint.every == 0 or step == settings.config.steps:
             checkpoint.save(batch, step, reports, recorder.mark())
 
-    if resumed is None:
-        reports = _run(potential, walkers, settings, seed, keep, progress, save)
-    else:
-        found = _go_on(resumed.batch, resumed.step, dict(resumed.reports), settings, keep, progress, save)
-        reports = [found[walker.index] for walker in walkers]
+    if fresh is not None:
+        reports = _begin(fresh, settings, keep, progress, save)
+    elif resumed is not None:
+        reports = _go_on(resumed.batch, resumed.step, dict(resumed.reports), settings, keep, progress, save)
     recorder.mark()
-    return reports
+    return [reports[walker.index] for walker in walkers]
 
 
 Save = Callable[[Batch, int, dict[int, WalkerReport]], None]
@@ -162,17 +165,22 @@ def _run(
     seed: np.random.SeedSequence,
     on_sample: Callable[[Sample], None],
     progress: Progress | None,
-    save: Save | None = None,
 ) -> list[WalkerReport]:
     if not walkers:
         return []
-    batch = Batch.start(potential, walkers, settings, seed)
+    reports = _begin(Batch.start(potential, walkers, settings, seed), settings, on_sample, progress, None)
+    return [reports[walker.index] for walker in walkers]
+
+
+def _begin(
+    batch: Batch, settings: Settings, on_sample: Callable[[Sample], None], progress: Progress | None, save: Save | None
+) -> dict[int, WalkerReport]:
+    """Run walkers from their first step, leaving out those that must not even start."""
     reports: dict[int, WalkerReport] = {}
     running = _stop(batch, 0, batch.stop_reasons(moved=False), reports, on_sample)
     if save and running is not None:
         save(running, 0, reports)
-    reports = _go_on(running, 0, reports, settings, on_sample, progress, save)
-    return [reports[walker.index] for walker in walkers]
+    return _go_on(running, 0, reports, settings, on_sample, progress, save)
 
 
 def _go_on(

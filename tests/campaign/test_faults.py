@@ -55,6 +55,7 @@ radial = 4
 members = 2
 steps = 150
 warm_steps = 50
+learning_rate = 0.01
 [seeds]
 rattled = 20
 strained = 6

@@ -89,7 +89,7 @@ def test_bad_structures_leave_nothing_behind(silicon: Path) -> None:
     before = snapshot(silicon)
     for name, word in (("missing.cif", "no such file"), ("empty.cif", "empty"), ("binary.cif", "binary")):
         refused(al("init", name, cwd=silicon), word, name)
-    refused(al("init", "Si.cif", "--labeller", "wien2k", cwd=silicon), "wien2k", "gpaw, ase or external")
+    refused(al("init", "Si.cif", "--labeller", "wien2k", cwd=silicon), "wien2k", "gpaw, ase, external or mailbox")
     refused(al("init", "Si.cif", "--temperature", "-5", cwd=silicon), "temperatures.0", "greater than 0", "-5")
     refused(al("init", "Si.cif", "--temperature", "nan", cwd=silicon), "temperatures.0", "nan")
     refused(al("init", "Si.cif", "--labeller", "external", "--command", "dft 'oops", cwd=silicon), "--command", "quotation")

@@ -15,7 +15,7 @@ from ase.io import write
 from al_leignn.cli.app import main
 from al_leignn.errors import CheckpointError, ConfigError, InputError, StructureError
 from al_leignn.model.calculator import LeignnCalculator
-from al_leignn.model.checkpoint import load_member
+from al_leignn.model.checkpoint import FORMAT_VERSION, load_member
 from al_leignn.model.committee import Committee
 from al_leignn.model.leignn import LEIGNN
 from al_leignn.model.verlet import VerletList
@@ -125,7 +125,7 @@ class _Bomb:
 
 def _damaged(good: bytes) -> dict[str, bytes]:
     header = int.from_bytes(good[:8], "little")
-    future = good[8 : 8 + header].replace(b'\\"format_version\\":1', b'\\"format_version\\":9')
+    future = good[8 : 8 + header].replace(f'\\"format_version\\":{FORMAT_VERSION}'.encode(), b'\\"format_version\\":9')
     assert future != good[8 : 8 + header]
     return {
         "empty": b"",
