@@ -224,9 +224,9 @@ def _write_expected(item: Item, frames: Sequence[Frame]) -> None:
     use_one_thread()
     predictions = Committee.load(item.member_files(item.iteration - 1)).predict([frame.atoms for frame in frames])
     means = [prediction.mean() for prediction in predictions]
-    calibration = item.result(Stage.VALIDATE, item.iteration - 1)["calibration"] or {"factor": None}
-    # Cautious where the calibration is missing, unbounded, or from easier frames than these.
-    factor = float(np.clip(calibration["factor"] or FACTOR_LIMITS[1], PRIOR_FACTOR, FACTOR_LIMITS[1]))
+    calibration = item.result(Stage.VALIDATE, item.iteration - 1)["calibration"] or {"valid": False}
+    # Without a valid calibration there is no bound, and no label is surprising enough to be paid for twice.
+    factor = float(np.clip(calibration["factor"], PRIOR_FACTOR, FACTOR_LIMITS[1])) if calibration["valid"] else np.inf
     np.savez_compressed(
         item.scratch / EXPECTED,
         atoms=np.array([len(frame.atoms) for frame in frames], dtype=int),

@@ -17,8 +17,8 @@ from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.lock import holding
 from al_leignn.core import DecisionKind, Purpose, Stage, StageRequest
 from al_leignn.errors import CampaignError, InputError, RunError
-from al_leignn.select.classify import classify
 from al_leignn.quantities import ENERGY, WORST_ATOM
+from al_leignn.select.classify import classify
 from al_leignn.select.fate import Fate
 from al_leignn.store import read_manifest
 
