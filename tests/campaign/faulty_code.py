@@ -3,7 +3,7 @@
     python faulty_code.py INPUT OUTPUT FOLDER
 
 FOLDER/faults holds a file for each fault still to come; each call in iteration 0 takes the first of them, the fault whose
-name begins with `z-` waits for iteration 1.
+name begins with `z` waits for iteration 1.
 """
 
 import re
@@ -44,7 +44,7 @@ def morse(symbols: list[str], positions: np.ndarray, cell: np.ndarray) -> tuple[
 
 def next_fault(folder: Path, iteration: int) -> str:
     for token in sorted((folder / "faults").iterdir()):
-        if token.name.startswith("z-") == (iteration > 0):
+        if token.name.startswith("z") == (iteration > 0):
             try:
                 token.rename(folder / "taken" / token.name)
             except FileNotFoundError:
