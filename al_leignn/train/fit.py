@@ -36,7 +36,6 @@ class Fit:
         units: Units,
         holdout: Sequence[Example],
         config: TrainConfig,
-        rate: float,
         steps: int,
     ) -> None:
         self.network = network
@@ -44,13 +43,12 @@ class Fit:
             join([holdout[i] for i in run]) for run in pack([e.n_atoms for e in holdout], range(len(holdout)), config.batch_atoms)
         ]
         self.config = config
-        self.rate = rate
         self.steps = steps
         self.units = units
         self.parameters = dict(network.named_parameters())
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.optimisers = optimisers(network, rate, config.weight_decay)
+        self.optimisers = optimisers(network, config.learning_rate, config.weight_decay)
         self.state = Progress()
         self.started = time.perf_counter()
         self.recent = Tally.empty()
@@ -65,7 +63,7 @@ class Fit:
         state = self.state
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = self.rate * rate_factor(state.step, self.steps)
+                group["lr"] = self.config.learning_rate * rate_factor(state.step, self.steps)
         tally = self._gradients(examples, Weights.at(state.step / self.steps, self.config))
         parameters = list(self.parameters.values())
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
@@ -121,7 +119,11 @@ class Fit:
     def _evaluate(self) -> None:
         """Add to the history; keep the averaged weights if they are the best on the holdout."""
         state = self.state
-        entry = {"step": float(state.step), "lr": self.rate * rate_factor(state.step, self.steps), "seconds": self.seconds()}
+        entry = {
+            "step": float(state.step),
+            "lr": self.config.learning_rate * rate_factor(state.step, self.steps),
+            "seconds": self.seconds(),
+        }
         entry |= {f"train_{name}": value for name, value in self.recent.means().items()}
         self.recent = Tally.empty()
         if self.holdout:

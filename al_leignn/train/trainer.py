@@ -26,9 +26,6 @@ from al_leignn.train.fit import Fit
 from al_leignn.train.loss import Units
 from al_leignn.train.split import leave_out
 
-WARM_START_RATE = 0.5
-"""Peak learning rate of a warm start relative to a fit from scratch, so that what was learned is not shaken off."""
-
 LEAST_FORCE = 0.05
 """Smallest force unit, eV/Å: a set of equilibrium structures has forces that are noise."""
 
@@ -126,8 +123,7 @@ def fit_member(
     network.core_reach = min(network.core_reach, _core_reach(frames))
     held_out = make_examples(holdout, model.cutoff, network.species, dtype, device)
 
-    rate = train.learning_rate * (1.0 if start is None else WARM_START_RATE)
-    fit = Fit(network, Units.of(_force_scale(examples)), held_out, train, rate, steps)
+    fit = Fit(network, Units.of(_force_scale(examples)), held_out, train, steps)
     state_file = None if resume_dir is None else resume_dir / f"member-{member}.safetensors"
     fingerprint = _fingerprint(training, holdout, model, train, seeds[0], e0s, start, steps)
     if state_file is not None:
