@@ -138,7 +138,7 @@ def test_numbers_on_the_page_equal_the_stored_ones(visited: Visit, emt_campaign:
             assert row[4:7] == [record.verdicts[v] for v in ("accurate", "candidate", "failed")]
             novel = record.disagreements["accurate but novel"]
             assert row[7] == record.verdicts["candidate"] + record.verdicts["failed"] + novel
-            assert row[8] + row[9] + row[10] <= record.pool
+            assert sum(map(int, row[8:11])) <= record.pool
         assert row[11:13] == [record.labels.asked, record.labels.accepted]
     for record, row in zip(records[1:], tables["errors"][1:], strict=True):
         assert record.fresh is not None

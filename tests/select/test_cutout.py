@@ -71,7 +71,7 @@ def test_nothing_touches_across_the_faces_of_a_cell(seed: int) -> None:
 def test_what_is_no_smaller_is_left_alone() -> None:
     atoms = bulk("Cu", "fcc", a=3.61, cubic=True)
     for kind in ("cluster", "cell"):
-        cut, place = cut_out(atoms, 2, 6.0, kind)  # type: ignore[arg-type]
+        cut, place = cut_out(atoms, 2, 6.0, kind)
         assert cut is atoms
         assert place == 2
 

@@ -297,7 +297,7 @@ def _advance(frames: list[LabelledFrame], model: ModelConfig, train: TrainConfig
     species = sorted({int(z) for f in frames for z in f.frame.atoms.numbers})
     network = _Cramped(model, species, e0s=fit_e0s(frames), energy_scale=1.0, mean_neighbours=12.0, seed=1).double()
     examples = make_examples(frames, model.cutoff, species, torch.float64, torch.device("cpu"))
-    loop = FitLoop(network, Units.of(1.0), [], train, 0.01, 10)
+    loop = FitLoop(network, Units.of(1.0), [], train, 10)
     for _ in range(3):
         loop.advance(examples)
     return loop
