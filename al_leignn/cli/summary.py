@@ -119,23 +119,20 @@ def _force_error(metrics: dict[str, Any]) -> str:
 
 def _bounds(record: IterationRecord) -> RenderableType:
     """Of every quantity: how the last bound held on the new labels, and the new factor."""
-    if not record.quantities:
-        return ""
-    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
-    nominal = next(iter(record.quantities.values()))["calibration"]["nominal"]
-    for name in (f"{nominal:.0%} bound on", "held for", "share", "95 % limits", "now, × deviation", "from frames"):
-        table.add_column(name, header_style="dim", no_wrap=True)
+    lines = []
     for name, found in record.quantities.items():
         held, new = found["coverage"], found["calibration"]
-        seen: list[str | Text] = ["–", "–", "–"]
+        line = Text(f"{new['nominal']:.0%} bound on the {name}: ")
         if held is not None:
-            drift = Text(" DRIFT", "bold red") if held["drift"] else ""
             limits = f"{percent(held['low'])} to {percent(held['high'])}"
-            seen = [f"{held['covered']} of {held['n']}", Text.assemble(percent(held["share"]), drift), limits]
-        state = "" if new["valid"] else " (not valid yet)"
-        factor = "unbounded" if new["factor"] is None else f"{new['factor']:.2f}"
-        table.add_row(name, *seen, factor, f"{new['n']}{state}")
-    return table
+            share = f"{held['covered']} of {held['n']} ({percent(held['share'])}; 95 %: {limits})"
+            line.append(f"held for {share}")
+            line.append(" DRIFT" if held["drift"] else "", "bold red")
+            line.append("; now ")
+        line.append("unbounded" if new["factor"] is None else f"{new['factor']:.2f} × deviation")
+        line.append(f", from {new['n']}{'' if new['valid'] else ' (not valid yet)'}")
+        lines.append(line)
+    return Text("\n").join(lines)
 
 
 def _physics(record: IterationRecord) -> str:
