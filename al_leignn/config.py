@@ -257,6 +257,24 @@ class SelectConfig(Section):
         return self
 
 
+TimeLimit = Annotated[float, Field(gt=0, description="seconds after which a label counts as failed")]
+Vacuum = Annotated[float, Field(gt=0, description="least empty space on either side along directions that are not periodic, Å")]
+Smearing = Annotated[float, Field(ge=0, description="Fermi-Dirac width, eV; 0: fixed occupations")]
+Spin = Annotated[bool, Field(description="spin-polarised")]
+Moments = Annotated[
+    dict[str, float],
+    Field(description="magnetic moments to start from, by element, μB (with spin; elements left out: 1)"),
+]
+HubbardU = Annotated[
+    dict[str, float],
+    Field(description="effective Hubbard U (Dudarev) by element, eV; on f electrons of f elements, else on d"),
+]
+D3 = Annotated[Literal["", "d3"], Field(description='"d3": Grimme\'s D3 with Becke-Johnson damping')]
+MixerBeta = Annotated[
+    float, Field(gt=0, le=1, description="share of the new density mixed in each SCF step; does not change the result")
+]
+
+
 class KpointsSection(Section):
     """Sampling of the Brillouin zone, the same for every code."""
 
@@ -284,17 +302,13 @@ class GpawConfig(KpointsSection):
     dispersion: Literal["", "d3", "d4"] = Field(
         "", description='"d3" (Becke-Johnson damping) or "d4": Grimme\'s dispersion corrections (extra al-leignn[dispersion])'
     )
-    hubbard_u: dict[str, float] = Field(
-        default_factory=dict, description="effective Hubbard U (Dudarev) by element, eV; on f electrons of f elements, else on d"
-    )
+    hubbard_u: HubbardU = Field(default_factory=dict)
     vacuum: Positive = Field(
         6.0, description="least empty space on either side along directions that are not periodic, Å; added where missing"
     )
-    smearing_ev: Annotated[float, Field(ge=0)] = Field(0.1, description="Fermi-Dirac width, eV; 0: fixed occupations")
-    spin: bool = Field(False, description="spin-polarised")
-    initial_moments: dict[str, float] = Field(
-        default_factory=dict, description="magnetic moments to start from, by element, μB (with spin; elements left out: 1)"
-    )
+    smearing_ev: Smearing = 0.1
+    spin: Spin = False
+    initial_moments: Moments = Field(default_factory=dict)
     charge: float = Field(0.0, description="total charge, e")
     energy_convergence: Positive = Field(1e-5, description="SCF energy tolerance, eV per electron")
     density_convergence: Positive = Field(1e-4, description="SCF density tolerance, electrons per electron")
@@ -305,7 +319,7 @@ class GpawConfig(KpointsSection):
     )
     launch: list[str] = Field(default_factory=list, description='words put before the command, e.g. ["mpirun", "-np", "8"]')
     python: str = Field("", description="Python that has GPAW; empty: the one that runs al-leignn")
-    time_limit_s: Positive = Field(3600.0, description="seconds after which a label counts as failed")
+    time_limit_s: TimeLimit = 3600.0
 
 
 class EspressoConfig(KpointsSection):
@@ -322,20 +336,16 @@ class EspressoConfig(KpointsSection):
     density_factor: Annotated[float, Field(ge=4)] = Field(
         8.0, description="cutoff of the density over that of the wavefunctions; 4 is enough for norm-conserving pseudopotentials"
     )
-    dispersion: Literal["", "d3"] = Field("", description='"d3": Grimme\'s D3 with Becke-Johnson damping')
-    vacuum: Positive = Field(6.0, description="least empty space on either side along directions that are not periodic, Å")
-    smearing_ev: Annotated[float, Field(ge=0)] = Field(0.1, description="Fermi-Dirac width, eV; 0: fixed occupations")
-    spin: bool = Field(False, description="spin-polarised")
-    initial_moments: dict[str, float] = Field(
-        default_factory=dict, description="magnetic moments to start from, by element, μB (with spin; elements left out: 1)"
-    )
+    dispersion: D3 = ""
+    vacuum: Vacuum = 6.0
+    smearing_ev: Smearing = 0.1
+    spin: Spin = False
+    initial_moments: Moments = Field(default_factory=dict)
     charge: float = Field(0.0, description="total charge, e")
     energy_convergence: Positive = Field(1e-6, description="SCF energy tolerance, eV per atom")
     max_scf: Count = Field(80, description="SCF steps before gentler settings are tried; unconverged when none is left")
-    mixer_beta: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.6, description="share of the new density mixed in each SCF step; does not change the result"
-    )
-    time_limit_s: Positive = Field(3600.0, description="seconds after which a label counts as failed")
+    mixer_beta: MixerBeta = 0.6
+    time_limit_s: TimeLimit = 3600.0
 
 
 class Cp2kConfig(KpointsSection):
@@ -350,19 +360,17 @@ class Cp2kConfig(KpointsSection):
     basis: str = Field("DZVP-MOLOPT-SR-GTH", description="basis set of all elements")
     potential_file: str = Field("GTH_POTENTIALS", description="file of the pseudopotentials, in data_dir")
     xc: Literal["PBE", "PBESOL", "BLYP", "LDA"] = Field("PBE", description="exchange-correlation functional")
-    dispersion: Literal["", "d3"] = Field("", description='"d3": Grimme\'s D3 with Becke-Johnson damping')
+    dispersion: D3 = ""
     cutoff: Positive = Field(6800.0, description="cutoff of the finest density grid, eV (500 Ry)")
     rel_cutoff: Positive = Field(820.0, description="cutoff that a Gaussian of exponent 1 is mapped to, eV (60 Ry)")
-    vacuum: Positive = Field(6.0, description="least empty space on either side along directions that are not periodic, Å")
-    smearing_ev: Annotated[float, Field(ge=0)] = Field(0.1, description="Fermi-Dirac width, eV; 0: fixed occupations")
-    spin: bool = Field(False, description="spin-polarised")
+    vacuum: Vacuum = 6.0
+    smearing_ev: Smearing = 0.1
+    spin: Spin = False
     charge: int = Field(0, description="total charge, e")
     scf_convergence: Positive = Field(1e-6, description="SCF tolerance of the density matrix (EPS_SCF)")
     max_scf: Count = Field(80, description="SCF steps before gentler settings are tried; unconverged when none is left")
-    mixer_beta: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.4, description="share of the new density mixed in each SCF step; does not change the result"
-    )
-    time_limit_s: Positive = Field(3600.0, description="seconds after which a label counts as failed")
+    mixer_beta: MixerBeta = 0.4
+    time_limit_s: TimeLimit = 3600.0
 
 
 class VaspConfig(KpointsSection):
@@ -378,21 +386,17 @@ class VaspConfig(KpointsSection):
         "PBE_54", description="family of POTCAR files, in pymatgen's words"
     )
     xc: Literal["PBE", "PBEsol", "r2SCAN"] = Field("PBE", description="exchange-correlation functional")
-    dispersion: Literal["", "d3"] = Field("", description='"d3": Grimme\'s D3 with Becke-Johnson damping')
+    dispersion: D3 = ""
     ecut: Positive = Field(520.0, description="plane-wave cutoff (ENCUT), eV")
-    vacuum: Positive = Field(6.0, description="least empty space on either side along directions that are not periodic, Å")
+    vacuum: Vacuum = 6.0
     smearing_ev: Positive = Field(0.1, description="Fermi-Dirac width, eV")
-    spin: bool = Field(False, description="spin-polarised")
-    initial_moments: dict[str, float] = Field(
-        default_factory=dict, description="magnetic moments to start from, by element, μB (with spin; elements left out: 1)"
-    )
-    hubbard_u: dict[str, float] = Field(
-        default_factory=dict, description="effective Hubbard U (Dudarev) by element, eV; on f electrons of f elements, else on d"
-    )
+    spin: Spin = False
+    initial_moments: Moments = Field(default_factory=dict)
+    hubbard_u: HubbardU = Field(default_factory=dict)
     energy_convergence: Positive = Field(1e-6, description="SCF energy tolerance (EDIFF), eV")
     max_scf: Count = Field(100, description="SCF steps before gentler settings are tried; unconverged when none is left")
     incar: dict[str, Any] = Field(default_factory=dict, description="further INCAR tags; they are part of the level of theory")
-    time_limit_s: Positive = Field(3600.0, description="seconds after which a label counts as failed")
+    time_limit_s: TimeLimit = 3600.0
 
 
 class AseConfig(Section):
@@ -401,7 +405,7 @@ class AseConfig(Section):
     type: Literal["ase"] = "ase"
     calculator: str = Field(description='import path, e.g. "ase.calculators.emt:EMT"')
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the calculator")
-    time_limit_s: Positive = Field(3600.0, description="seconds after which a label counts as failed")
+    time_limit_s: TimeLimit = 3600.0
 
 
 class ExternalConfig(Section):
@@ -414,7 +418,7 @@ class ExternalConfig(Section):
     version: str = Field(
         "1", description="raise this when the command's results change: labels of another version are not reused"
     )
-    time_limit_s: Positive = Field(3600.0, description="seconds after which a label counts as failed")
+    time_limit_s: TimeLimit = 3600.0
 
 
 class MailboxConfig(Section):
