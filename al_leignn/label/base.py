@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -94,7 +94,7 @@ class LabelOutcome:
                 return Doubt(reason, detail)
 
 
-def make_labeller(config: LabellerConfig) -> GpawLabeller | FileLabeller | AseLabeller | ExternalLabeller | MailboxLabeller:
+def make_labeller(config: LabellerConfig) -> GpawLabeller | FileLabeller[Any] | AseLabeller | ExternalLabeller | MailboxLabeller:
     match config:
         case GpawConfig():
             return GpawLabeller(config)

@@ -1,10 +1,6 @@
 """CP2K's Quickstep: input from a nested dictionary, output by its documented lines, SCF convergence looked for in them."""
 
-import functools
-import hashlib
 import re
-import shutil
-import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +12,9 @@ from ase.units import Bohr, Hartree, Ry, kB
 
 from al_leignn.config import Cp2kConfig
 from al_leignn.core import Frame, Labels, Reason
-from al_leignn.errors import LabellerError
 from al_leignn.label import kpoints
 from al_leignn.label.box import in_box
-from al_leignn.label.files import ROUTE, FileLabeller, missing_files, text_of
+from al_leignn.label.files import FileLabeller, absent_files, digest_in, printed_version, required_version, text_of
 from al_leignn.label.output import NotALabelError, require_same
 from al_leignn.label.rescue import LADDER, TIGHTER
 from al_leignn.units import GPA, voigt
@@ -39,7 +34,7 @@ _POTENTIALS = {"PBE": "PBE", "PBESOL": "PBE", "BLYP": "BLYP", "LDA": "PADE"}
 
 _NUMBER = r"[-+]?\d+\.\d+(?:E[-+]?\d+)?"
 _THREE = rf"\s+({_NUMBER})\s+({_NUMBER})\s+({_NUMBER})"
-_VERSION = re.compile(r"CP2K version (\S+)")
+_VERSION = r"CP2K version (\S+)"
 _ENERGY = re.compile(rf"ENERGY\| Total FORCE_EVAL \( QS \) energy \S+\s+({_NUMBER})")
 _FORCE = re.compile(rf"^\s+\d+\s+\d+\s+[A-Z][a-z]?{_THREE}\s*$", re.MULTILINE)
 _PLACE = re.compile(rf"^\s+\d+\s+\d+\s+([A-Z][a-z]?)\s+\d+{_THREE}\s", re.MULTILINE)
@@ -50,25 +45,17 @@ _FUNCTIONAL = re.compile(r"FUNCTIONAL\|\s+(\w+)")
 Tree = Mapping[str, Any]
 
 
-class Cp2kLabeller(FileLabeller):
+class Cp2kLabeller(FileLabeller[Cp2kConfig]):
     """Labels frames with CP2K."""
 
     code = "CP2K"
 
-    def __init__(self, config: Cp2kConfig) -> None:
-        self._config = config
-
-    @property
-    def time_limit_s(self) -> float:
-        return self._config.time_limit_s
-
     @property
     def version(self) -> str:
-        found = _version(tuple(self._config.command))
-        if found is None:
-            fix = "apt-get install cp2k, or give the full path in labeller.command"
-            raise LabellerError(f"{' '.join(self._config.command)} does not run", where="labeller.command", fix=fix)
-        return found
+        return required_version(self._found_version(), self._config.command, "cp2k")
+
+    def _found_version(self) -> str | None:
+        return printed_version((*self._config.command, "--version"), _VERSION)
 
     def words(self) -> list[str]:
         # Not every build knows where its data lie; `env` tells it without touching our own environment.
@@ -76,9 +63,8 @@ class Cp2kLabeller(FileLabeller):
 
     def theory(self) -> dict[str, Any]:
         """Settings, and what is in the files of basis sets and pseudopotentials."""
-        config = self._config
-        values = {k: v for k, v in config.model_dump(mode="json").items() if k not in ROUTE}
-        return values | {name: self._digest(values[name]) for name in ("basis_file", "potential_file")}
+        values = self.settings()
+        return values | {name: digest_in(self._config.data_dir, values[name]) for name in ("basis_file", "potential_file")}
 
     def summary(self) -> str:
         c = self._config
@@ -90,14 +76,16 @@ class Cp2kLabeller(FileLabeller):
             + f", charge {c.charge:+d} e" * bool(c.charge)
         )
 
-    def check(self, species: Iterable[int]) -> list[str]:
+    def missing_command(self) -> list[str]:
+        if self._found_version() is not None:
+            return []
+        return [f"a running {self._config.command[-1]}: apt-get install cp2k, or its path in labeller.command"]
+
+    def missing_files(self, species: Iterable[int]) -> list[str]:
         config = self._config
-        missing = []
-        if _version(tuple(config.command)) is None:
-            missing.append(f"a running {config.command[-1]}: apt-get install cp2k, or its path in labeller.command")
-        absent = missing_files(config.data_dir, [config.basis_file, config.potential_file], "labeller; apt-get install cp2k-data")
-        if absent:
-            return missing + absent
+        missing = absent_files(config.data_dir, [config.basis_file, config.potential_file], "labeller; apt-get install cp2k-data")
+        if missing:
+            return missing
         for symbol in (chemical_symbols[z] for z in sorted(set(species))):
             wanted = ((config.basis_file, config.basis), (config.potential_file, self._potential()))
             missing += [f"{name} of {symbol} in {file}" for file, name in wanted if not self._has(file, symbol, name)]
@@ -177,10 +165,6 @@ class Cp2kLabeller(FileLabeller):
             is not None
         )
 
-    def _digest(self, name: str) -> str:
-        path = Path(self._config.data_dir) / name
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else f"absent: {name}"
-
 
 def render(tree: Tree | list[str], indent: int = 0) -> str:
     """CP2K's input language: sections are dictionaries, keywords strings, numbers and flags; lists are lines."""
@@ -230,16 +214,3 @@ def read_cp2k(frame: Frame, boxed: Atoms, path: Path, xc: str) -> Labels:
         np.array(forces, dtype=float) * (Hartree / Bohr),
         voigt(-GPA * np.array(stress[:3], dtype=float)) if frame.atoms.pbc.all() and len(stress) >= 3 else None,
     )
-
-
-@functools.cache
-def _version(command: tuple[str, ...]) -> str | None:
-    """Version of CP2K as it tells it; None if it does not run."""
-    if shutil.which(command[0]) is None:
-        return None
-    try:
-        done = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    found = _VERSION.search(done.stdout)
-    return None if found is None else found[1]

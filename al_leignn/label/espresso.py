@@ -1,11 +1,6 @@
 """Quantum ESPRESSO's pw.x: input and output through ASE, SCF convergence and functional read from the output itself."""
 
-import functools
-import hashlib
 import re
-import shutil
-import subprocess
-import tempfile
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,10 +12,9 @@ from ase.units import Ry
 
 from al_leignn.config import EspressoConfig
 from al_leignn.core import Frame, Labels, Reason
-from al_leignn.errors import LabellerError
 from al_leignn.label import kpoints
 from al_leignn.label.box import in_box
-from al_leignn.label.files import ROUTE, FileLabeller, missing_files, text_of
+from al_leignn.label.files import FileLabeller, absent_files, digest_in, printed_version, required_version, text_of
 from al_leignn.label.output import NotALabelError, labels_of, require_same
 from al_leignn.label.rescue import LADDER, TIGHTER
 
@@ -33,37 +27,30 @@ _FUNCTIONALS = {
     "LDA": ("LDA", "PZ", "SLA PZ NOGX NOGC", "SLA PZ"),
     "BLYP": ("BLYP", "B88 LYP", "SLA LYP B88 BLYP"),
 }
-_VERSION = re.compile(r"Program PWSCF v\.(\S+)")
+_VERSION = r"Program PWSCF v\.(\S+)"
 _XC = re.compile(r"Exchange-correlation\s*=\s*(.+)")
 
 
-class EspressoLabeller(FileLabeller):
+class EspressoLabeller(FileLabeller[EspressoConfig]):
     """Labels frames with pw.x."""
 
     code = "Quantum ESPRESSO"
 
-    def __init__(self, config: EspressoConfig) -> None:
-        self._config = config
-
-    @property
-    def time_limit_s(self) -> float:
-        return self._config.time_limit_s
-
     @property
     def version(self) -> str:
-        found = _version(tuple(self._config.command))
-        if found is None:
-            fix = "apt-get install quantum-espresso, or give the full path in labeller.command"
-            raise LabellerError(f"{' '.join(self._config.command)} does not run", where="labeller.command", fix=fix)
-        return found
+        return required_version(self._found_version(), self._config.command, "quantum-espresso")
+
+    def _found_version(self) -> str | None:
+        return printed_version((*self._config.command, "-in", "/dev/null"), _VERSION)
 
     def words(self) -> list[str]:
         return [*self._config.command, "-in", INPUT]
 
     def theory(self) -> dict[str, Any]:
         """Settings, and what is in the pseudopotential files."""
-        values = {k: v for k, v in self._config.model_dump(mode="json").items() if k not in ROUTE}
-        return values | {"pseudopotentials": {s: self._digest(name) for s, name in self._config.pseudopotentials.items()}}
+        config = self._config
+        files = {s: digest_in(config.pseudo_dir, name) for s, name in config.pseudopotentials.items()}
+        return self.settings() | {"pseudopotentials": files}
 
     def summary(self) -> str:
         c = self._config
@@ -71,15 +58,17 @@ class EspressoLabeller(FileLabeller):
         theory += f"Fermi-Dirac {c.smearing_ev:g} eV" + ", spin-polarised" * c.spin + f", charge {c.charge:+g} e" * bool(c.charge)
         return theory + "; " + ", ".join(f"{s}: {name}" for s, name in sorted(c.pseudopotentials.items()))
 
-    def check(self, species: Iterable[int]) -> list[str]:
+    def missing_command(self) -> list[str]:
+        if self._found_version() is not None:
+            return []
+        return [f"a running {self._config.command[-1]}: apt-get install quantum-espresso, or its path in labeller.command"]
+
+    def missing_files(self, species: Iterable[int]) -> list[str]:
         config = self._config
-        missing = []
-        if _version(tuple(config.command)) is None:
-            missing.append(f"a running {config.command[-1]}: apt-get install quantum-espresso, or its path in labeller.command")
         symbols = [chemical_symbols[z] for z in sorted(set(species))]
-        missing += [f"a pseudopotential of {s} in labeller.pseudopotentials" for s in symbols if s not in config.pseudopotentials]
+        missing = [f"a pseudopotential of {s} in labeller.pseudopotentials" for s in symbols if s not in config.pseudopotentials]
         names = [config.pseudopotentials[s] for s in symbols if s in config.pseudopotentials]
-        absent = missing_files(config.pseudo_dir, names, "labeller.pseudopotentials; put it there or mend pseudo_dir")
+        absent = absent_files(config.pseudo_dir, names, "labeller.pseudopotentials; put it there or mend pseudo_dir")
         for name in names if not absent else []:
             functional = _functional_of(Path(config.pseudo_dir) / name)
             if functional and not _same_functional(config.xc, functional):
@@ -143,10 +132,6 @@ class EspressoLabeller(FileLabeller):
         }
         return {"control": control, "system": system, "electrons": electrons}
 
-    def _digest(self, name: str) -> str:
-        path = Path(self._config.pseudo_dir) / name
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else f"absent: {name}"
-
 
 def read_pw(frame: Frame, boxed: Atoms, path: Path, xc: str) -> Labels:
     """The label in the output of pw.x for `frame`, which was computed as `boxed`.
@@ -192,19 +177,3 @@ def _functional_of(path: Path) -> str:
         r"^\s*(.+?)\s+Exchange-Correlation functional", head, re.MULTILINE
     )
     return "" if found is None else found[1]
-
-
-@functools.cache
-def _version(command: tuple[str, ...]) -> str | None:
-    """Version of pw.x, from the first lines that it prints; None if it does not run."""
-    if shutil.which(command[0]) is None:
-        return None
-    try:
-        with tempfile.TemporaryDirectory() as folder:  # pw.x leaves a file CRASH behind
-            done = subprocess.run(
-                [*command, "-in", "/dev/null"], capture_output=True, text=True, timeout=60, cwd=folder, check=False
-            )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    found = _VERSION.search(done.stdout)
-    return None if found is None else found[1]

@@ -11,11 +11,10 @@ from ase import Atoms
 from al_leignn.config import ExternalConfig
 from al_leignn.core import Frame, LabelFailure, Labels, Reason
 from al_leignn.label.output import NotALabelError, labels_of, require_same
-from al_leignn.label.process import run_bounded
+from al_leignn.label.process import NO_SUCH_COMMAND, run_bounded
 from al_leignn.store import digest_json, write_frames
 
 _INPUT, _OUTPUT = "input.extxyz", "output.extxyz"
-_NO_SUCH_COMMAND = 127
 
 
 class ExternalLabeller:
@@ -54,7 +53,7 @@ class ExternalLabeller:
         done = run_bounded(command, scratch, self._config.time_limit_s)
         if done.returncode is None:
             return LabelFailure(frame.uid, Reason.TIMEOUT, f"no result within {self._config.time_limit_s:g} s")
-        if done.returncode == _NO_SUCH_COMMAND:
+        if done.returncode == NO_SUCH_COMMAND:
             return LabelFailure(frame.uid, Reason.CRASHED, f"there is no command {command[0]}")
         if done.returncode != 0:
             return LabelFailure(frame.uid, Reason.CRASHED, f"exit {done.returncode}: {done.tail}")

@@ -1,28 +1,39 @@
 """What labellers have in common whose code reads input files and writes output files, run here or elsewhere."""
 
+import functools
 import json
+import re
+import shutil
+import subprocess
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
+from al_leignn.config import Cp2kConfig, EspressoConfig, VaspConfig
 from al_leignn.core import Frame, LabelFailure, Labels, Reason
+from al_leignn.errors import LabellerError
 from al_leignn.label.output import NotALabelError
-from al_leignn.label.process import run_bounded
+from al_leignn.label.process import NO_SUCH_COMMAND, run_bounded
 from al_leignn.label.rescue import LADDER
-from al_leignn.store import digest_json
-
-_NO_SUCH_COMMAND = 127
+from al_leignn.store import digest_file, digest_json
 
 # How the result is computed, not what it is: left out of the level of theory.
 ROUTE = frozenset({"command", "time_limit_s", "max_scf", "mixer_beta", "pseudo_dir", "data_dir", "potcar_dir"})
 
 
-class FileLabeller(ABC):
+Config = TypeVar("Config", bound=EspressoConfig | Cp2kConfig | VaspConfig)
+
+
+class FileLabeller(ABC, Generic[Config]):
     """Writes inputs, runs a command in an empty folder, reads its output: no file of an earlier run can be mistaken."""
 
     rungs = len(LADDER)
     code: ClassVar[str]
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
 
     @abstractmethod
     def write_input(self, frame: Frame, folder: Path, rung: int = 0, *, tight: bool = False) -> None:
@@ -51,17 +62,25 @@ class FileLabeller(ABC):
         """Level of theory in one line."""
 
     @abstractmethod
-    def check(self, species: Iterable[int]) -> list[str]:
-        """What is missing on this machine for these atomic numbers, each with how to install it."""
+    def missing_command(self) -> list[str]:
+        """What keeps the code from running on this machine, with how to install it."""
+
+    @abstractmethod
+    def missing_files(self, species: Iterable[int]) -> list[str]:
+        """What inputs for these atomic numbers lack, each with how to install it."""
 
     @property
     @abstractmethod
     def version(self) -> str:
         """Version of the code; raises `LabellerError` if there is none to ask."""
 
-    @property
-    @abstractmethod
-    def time_limit_s(self) -> float: ...
+    def check(self, species: Iterable[int]) -> list[str]:
+        """What is missing on this machine for these atomic numbers, each with how to install it."""
+        return self.missing_command() + self.missing_files(species)
+
+    def settings(self) -> dict[str, Any]:
+        """Settings that results depend on; JSON-safe."""
+        return {k: v for k, v in self._config.model_dump(mode="json").items() if k not in ROUTE}
 
     @property
     def level(self) -> str:
@@ -80,10 +99,10 @@ class FileLabeller(ABC):
     def label(self, frame: Frame, scratch: Path, rung: int = 0, *, tight: bool = False) -> Labels | LabelFailure:
         """One attempt in `scratch`, an empty folder, with the settings of a rung of the rescue ladder."""
         self.write_input(frame, scratch, rung, tight=tight)
-        done = run_bounded(self.words(), scratch, self.time_limit_s)
+        done = run_bounded(self.words(), scratch, self._config.time_limit_s)
         if done.returncode is None:
-            return LabelFailure(frame.uid, Reason.TIMEOUT, f"no result within {self.time_limit_s:g} s")
-        if done.returncode == _NO_SUCH_COMMAND:
+            return LabelFailure(frame.uid, Reason.TIMEOUT, f"no result within {self._config.time_limit_s:g} s")
+        if done.returncode == NO_SUCH_COMMAND:
             return LabelFailure(frame.uid, Reason.CRASHED, f"there is no command {self.words()[0]}")
         try:
             labels = self.read_output(frame, scratch)
@@ -113,5 +132,33 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else "it printed nothing"
 
 
-def missing_files(folder: str, names: Sequence[str], where: str) -> list[str]:
+def digest_in(folder: str, name: str) -> str:
+    """Digest of a file that results depend on; says so where it is absent."""
+    path = Path(folder) / name
+    return digest_file(path) if path.is_file() else f"absent: {name}"
+
+
+@functools.cache
+def printed_version(words: tuple[str, ...], pattern: str) -> str | None:
+    """Version of a code, found by `pattern` in what it prints; None if it does not run."""
+    if shutil.which(words[0]) is None:
+        return None
+    try:
+        with tempfile.TemporaryDirectory() as folder:  # pw.x leaves a file CRASH behind
+            done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=folder, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(pattern, done.stdout)
+    return None if found is None else found[1]
+
+
+def required_version(found: str | None, command: Sequence[str], package: str) -> str:
+    """The version found; raises `LabellerError` where the command does not run."""
+    if found is None:
+        fix = f"apt-get install {package}, or give the full path in labeller.command"
+        raise LabellerError(f"{' '.join(command)} does not run", where="labeller.command", fix=fix)
+    return found
+
+
+def absent_files(folder: str, names: Sequence[str], where: str) -> list[str]:
     return [f"{Path(folder) / name}: named in {where}" for name in names if not (Path(folder) / name).is_file()]

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -61,8 +62,7 @@ class MailboxLabeller:
 
     def check(self, species: Iterable[int]) -> list[str]:
         """Nothing runs here; only what inputs need is looked for."""
-        missing = [] if self._code is None else self._code.check(species)
-        return [what for what in missing if not what.startswith(("a running", "the command"))]
+        return [] if self._code is None else self._code.missing_files(species)
 
     def label(self, frame: Frame, scratch: Path, rung: int = 0, *, tight: bool = False) -> Labels | LabelFailure:
         """The label that has been brought back for `frame`.
@@ -150,7 +150,7 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _code_of(config: MailboxConfig) -> tuple[FileLabeller | None, str]:
+def _code_of(config: MailboxConfig) -> tuple[FileLabeller[Any] | None, str]:
     """The code whose inputs are written, and the name of its output."""
     match config.code:
         case EspressoConfig() as code:

@@ -11,6 +11,9 @@ _GUARD = Path(__file__).with_name("guard.py")
 _OUTPUT = "output.txt"
 _TAIL = 600
 
+NO_SUCH_COMMAND = 127
+"""Exit status where the command is not there, as a shell's."""
+
 
 @dataclass(frozen=True)
 class Finished:

@@ -17,7 +17,7 @@ from al_leignn.config import VaspConfig
 from al_leignn.core import Frame, Labels, Reason
 from al_leignn.label import kpoints
 from al_leignn.label.box import in_box
-from al_leignn.label.files import ROUTE, FileLabeller, text_of
+from al_leignn.label.files import FileLabeller, text_of
 from al_leignn.label.hubbard import shell_of
 from al_leignn.label.output import NotALabelError, require_same
 from al_leignn.label.rescue import LADDER, TIGHTER
@@ -32,17 +32,10 @@ OUTPUT = "vasprun.xml"
 _XC: dict[str, dict[str, Any]] = {"PBE": {"GGA": "Pe"}, "PBEsol": {"GGA": "Ps"}, "r2SCAN": {"METAGGA": "R2scan", "GGA": None}}
 
 
-class VaspLabeller(FileLabeller):
+class VaspLabeller(FileLabeller[VaspConfig]):
     """Labels frames with VASP."""
 
     code = "VASP"
-
-    def __init__(self, config: VaspConfig) -> None:
-        self._config = config
-
-    @property
-    def time_limit_s(self) -> float:
-        return self._config.time_limit_s
 
     @property
     def version(self) -> str:
@@ -54,8 +47,7 @@ class VaspLabeller(FileLabeller):
 
     def theory(self) -> dict[str, Any]:
         """Settings, and the version of pymatgen, whose set the other tags come from."""
-        values = {k: v for k, v in self._config.model_dump(mode="json").items() if k not in ROUTE}
-        return values | {"input set": f"MPStaticSet of pymatgen {importlib.metadata.version('pymatgen-core')}"}
+        return self.settings() | {"input set": f"MPStaticSet of pymatgen {importlib.metadata.version('pymatgen-core')}"}
 
     def summary(self) -> str:
         c = self._config
@@ -64,11 +56,13 @@ class VaspLabeller(FileLabeller):
         )
         return theory + f"{kpoints.words(c)}, Fermi-Dirac {c.smearing_ev:g} eV" + ", spin-polarised" * c.spin
 
-    def check(self, species: Iterable[int]) -> list[str]:
+    def missing_command(self) -> list[str]:
+        if shutil.which(self._config.command[0]) is not None:
+            return []
+        return [f"the command {self._config.command[0]}: VASP needs a licence; name another labeller, or the mailbox"]
+
+    def missing_files(self, species: Iterable[int]) -> list[str]:
         symbols = [chemical_symbols[z] for z in sorted(set(species))]
-        missing = []
-        if shutil.which(self._config.command[0]) is None:
-            missing.append(f"the command {self._config.command[0]}: VASP needs a licence; name another labeller, or the mailbox")
         try:
             probe = Atoms(
                 symbols, positions=np.eye(3)[:1] * 3.0 * np.arange(len(symbols))[:, None], cell=[9.0 * len(symbols)] * 3, pbc=True
@@ -77,8 +71,8 @@ class VaspLabeller(FileLabeller):
                 _ = self._input_set(probe, 0, tight=False).potcar
         except Exception as error:  # noqa: BLE001 - pymatgen raises many things where it finds no POTCAR
             what = str(error).splitlines()[0] if str(error) else type(error).__name__
-            missing.append(f"POTCAR files ({self._config.potcar}) in labeller.potcar_dir, in pymatgen's layout: {what}")
-        return missing
+            return [f"POTCAR files ({self._config.potcar}) in labeller.potcar_dir, in pymatgen's layout: {what}"]
+        return []
 
     def write_input(self, frame: Frame, folder: Path, rung: int = 0, *, tight: bool = False) -> None:
         """INCAR, KPOINTS, POSCAR and POTCAR; where there are no POTCAR files here, a list of those that belong there."""

@@ -144,7 +144,7 @@ def test_outputs_that_are_no_label_are_named(config: Config, frame: Frame, tmp_p
     assert reason_of(labeller, sheared(frame, 0.01), folder) is Reason.WRONG_CELL
 
 
-def reason_of(labeller: FileLabeller, frame: Frame, folder: Path) -> Reason:
+def reason_of(labeller: FileLabeller[Any], frame: Frame, folder: Path) -> Reason:
     from al_leignn.label.output import NotALabelError
 
     with pytest.raises(NotALabelError) as caught:
