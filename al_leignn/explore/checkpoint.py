@@ -4,24 +4,20 @@ When a checkpoint is written, the neighbour lists of the running batch are searc
 CPU a resumed run is the same to the last bit as one that was never interrupted.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from al_leignn.explore.batch import Batch, Settings, Walker, WalkerReport, initial_state, new_driver
 from al_leignn.explore.driver import Potential, Sight
-from al_leignn.store import write_atomic
+from al_leignn.model.unfinished import load_state, save_state
 
-FORMAT = "1"
+_KIND = "run"
 _OF_STATE = ("positions", "velocities", "forces", "cells", "energy", "stress", "targets", "pressures", "heat")
 _OF_BATCH = ("bonded", "start_volume", "start_energy", "temperature_sum")
 
@@ -56,27 +52,16 @@ class Checkpoint:
             "streams": [stream.bit_generator.state for stream in batch.state.streams],
             "reports": [asdict(report) for report in reports.values()],
         }
-        metadata = {"format": FORMAT, "fingerprint": self.fingerprint, "run": json.dumps(about)}
-        write_atomic(self.path, save({name: t.cpu().contiguous().clone() for name, t in tensors.items()}, metadata=metadata))
+        on_cpu = {name: t.cpu().contiguous().clone() for name, t in tensors.items()}
+        save_state(self.path, _KIND, about, on_cpu, self.fingerprint)
 
     def matches(self) -> bool:
         """Whether there is a state of this run."""
-        return self._read() is not None
-
-    def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if (metadata.get("format"), metadata.get("fingerprint")) != (FORMAT, self.fingerprint):
-                    return None
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-                return json.loads(metadata["run"]), tensors
-        except (OSError, ValueError, KeyError, SafetensorError):
-            return None
+        return load_state(self.path, _KIND, self.fingerprint) is not None
 
     def load(self, potential: Potential, walkers: Sequence[Walker], settings: Settings) -> "Resumed | None":
         """The run as it was saved; None if the file is missing, damaged or another run's."""
-        read = self._read()
+        read = load_state(self.path, _KIND, self.fingerprint)
         if read is None:
             return None
         about, tensors = read
