@@ -182,10 +182,12 @@ class Fit:
             for prefix, target in (("now", p), ("average", self.average[name]), ("best", self.best[name])):
                 with torch.no_grad():
                     target.copy_(tensors[f"{prefix}/{name}"])
-            for optimiser in self.optimisers:
+        names = {p: name for name, p in self.parameters.items()}
+        for optimiser in self.optimisers:
+            for p in (p for group in optimiser.param_groups for p in group["params"]):
                 # Parameters the network does not use get no gradient, and the optimiser keeps nothing for them.
-                kept = {key: tensors[f"{key}/{name}"].to(p.device) for key in STATE if f"{key}/{name}" in tensors}
-                if kept and any(p is own for group in optimiser.param_groups for own in group["params"]):
+                kept = {key: tensors[f"{key}/{names[p]}"].to(p.device) for key in STATE if f"{key}/{names[p]}" in tensors}
+                if kept:
                     optimiser.state[p] = kept
 
 

@@ -44,7 +44,10 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is None:
                     continue
-                mean = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                state = self.state[p]
+                if not state:
+                    state["momentum"] = torch.zeros_like(p)
+                mean = state["momentum"]
                 mean.lerp_(p.grad, 1 - MOMENTUM)
                 direction = orthogonal(p.grad.lerp(mean, MOMENTUM))
                 size = STEP_SIZE * math.sqrt(max(p.shape[-2:]))
