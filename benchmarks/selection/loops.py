@@ -8,18 +8,16 @@ copper-gold crystal) and GFN1-xTB (ethanol; needs `pip install tblite`) are exac
 back for calibration too. Results are appended to FILE, one JSON object a line, as they come.
 """
 
-import argparse
 import importlib
-import json
+import itertools
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator
@@ -27,6 +25,7 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from fits import calibration, fit, maxima, predict, test_errors
 from rules import WINDOW, Judged, choose
+from series import complete, parser
 
 from al_leignn.calibration import trust_levels
 from al_leignn.config import ExploreConfig, SelectConfig
@@ -150,26 +149,12 @@ def walk(oracle: Oracle, committee: Any, iteration: int, hi: float, seed: int) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--oracles", nargs="+", default=list(ORACLES), choices=list(ORACLES))
-    parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--minutes", type=float, default=1e9, help="begin nothing new after so long")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    began = time.monotonic()
-    lines = arguments.out.read_text().splitlines() if arguments.out.exists() else []
-    done = {(row["oracle"], row["rule"], row["seed"]) for row in map(json.loads, lines)}
-    for seed in range(arguments.seeds):
-        for name in arguments.oracles:
-            for rule in arguments.rules:
-                if (name, rule, seed) in done or time.monotonic() - began > 60 * arguments.minutes:
-                    continue
-                points = list(rounds(name, rule, seed))
-                with arguments.out.open("a") as file:
-                    file.writelines(json.dumps(point) + "\n" for point in points)
-                print(f"{name}, {rule}, seed {seed}: {points[-1]['labels']} labels, {time.monotonic() - began:.0f} s", flush=True)
+    options = parser(__doc__)
+    options.add_argument("--oracles", nargs="+", default=list(ORACLES), choices=list(ORACLES))
+    options.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES))
+    arguments = options.parse_args()
+    jobs = itertools.product(range(arguments.seeds), arguments.oracles, arguments.rules)
+    complete(arguments, ("oracle", "rule", "seed"), {(name, rule, s): partial(rounds, name, rule, s) for s, name, rule in jobs})
 
 
 if __name__ == "__main__":

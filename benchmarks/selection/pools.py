@@ -7,21 +7,20 @@ first labels; the rules start from the same committee. Results are appended to F
 what is there already is not computed again. `tables.py` makes the tables.
 """
 
-import argparse
-import json
+import itertools
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ase.io import read as read_ase
 from fits import calibration, fit, maxima, predict, test_errors
 from rules import RULES, WINDOW, Judged, choose
+from series import complete, parser
 
 from al_leignn.core import Frame, LabelledFrame, Origin
 from al_leignn.train.baseline import fit_e0s
@@ -123,24 +122,11 @@ def _atoms(frames: list[LabelledFrame]) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--minutes", type=float, default=1e9, help="begin nothing new after so long")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    began = time.monotonic()
-    lines = arguments.out.read_text().splitlines() if arguments.out.exists() else []
-    done = {(row["system"], row["seed"]) for row in map(json.loads, lines)}
-    for seed in range(arguments.seeds):
-        for name in arguments.systems:
-            if (name, seed) in done or time.monotonic() - began > 60 * arguments.minutes:
-                continue
-            points = list(curves(name, seed))  # a curve is kept whole or not at all
-            with arguments.out.open("a") as file:
-                file.writelines(json.dumps(point) + "\n" for point in points)
-            print(f"{name}, seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
+    options = parser(__doc__)
+    options.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
+    arguments = options.parse_args()
+    jobs = itertools.product(range(arguments.seeds), arguments.systems)
+    complete(arguments, ("system", "seed"), {(name, seed): partial(curves, name, seed) for seed, name in jobs})
 
 
 if __name__ == "__main__":
