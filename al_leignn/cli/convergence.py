@@ -35,6 +35,10 @@ def converge(
     from al_leignn.campaign.convergence import study
     from al_leignn.campaign.layout import Layout
 
+    if plot is not None:
+        from al_leignn.report.plots import figure_format
+
+        figure_format(plot)  # before anything is computed
     told = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     series = study(Layout.open(folder), force_error, cutoff or [], kpt_spacing or [], told.print)
     if plot is not None:

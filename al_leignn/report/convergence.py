@@ -1,13 +1,10 @@
 """The figure of a convergence study: error of the forces and cost, against cutoff and k-points."""
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 from al_leignn.campaign.convergence import Series
-from al_leignn.errors import InputError
-from al_leignn.report.plots import BLUE, FORMATS, GREY, ORANGE, STYLE
-from al_leignn.store import write_atomic
+from al_leignn.report.plots import BLUE, GREY, ORANGE, STYLE, save_figure
 from al_leignn.units import MEV
 
 
@@ -22,10 +19,6 @@ def plot_convergence(series: Sequence[Series], path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    if path.suffix not in FORMATS:
-        raise InputError(
-            f"a figure cannot be written as {path.suffix or 'a file without ending'}", where=str(path), fix="use .png"
-        )
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.6 * len(series), 2.9), layout="constrained")
         for axes, one in zip(figure.subplots(1, len(series), squeeze=False)[0], series, strict=True):
@@ -45,6 +38,4 @@ def plot_convergence(series: Sequence[Series], path: Path) -> None:
             if one.name == "spacing":
                 axes.invert_xaxis()
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        buffer = BytesIO()
-        figure.savefig(buffer, format=path.suffix[1:], dpi=150)
-    write_atomic(path, buffer.getvalue())
+        save_figure(figure, path, dpi=150)

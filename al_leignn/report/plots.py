@@ -14,6 +14,7 @@ from al_leignn.store import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8a8a8a"
 """From the palette of Okabe and Ito, which colour-blind readers can tell apart."""
@@ -29,6 +30,27 @@ FORMATS = (".png", ".svg", ".pdf")
 PARITY_POINTS = 20_000
 
 
+def figure_format(path: Path) -> str:
+    """The kind of figure that a file name asks for.
+
+    Raises
+    ------
+    InputError
+        If it does not end in one of `FORMATS`.
+    """
+    kind = path.suffix.lower()
+    if kind not in FORMATS:
+        raise InputError("the file name does not say what kind of figure", where=str(path), fix=f"end it in {', '.join(FORMATS)}")
+    return kind[1:]
+
+
+def save_figure(figure: "Figure", path: Path, dpi: int) -> None:
+    """Write a figure in the format of its file name; the file appears whole."""
+    image = BytesIO()
+    figure.savefig(image, format=figure_format(path), dpi=dpi)
+    write_atomic(path, image.getvalue())
+
+
 def plot_history(layout: Layout, path: Path) -> None:
     """Draw the three panels into a PNG, SVG or PDF file.
 
@@ -41,8 +63,7 @@ def plot_history(layout: Layout, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    if path.suffix.lower() not in FORMATS:
-        raise InputError("the file name does not say what kind of figure", where=str(path), fix=f"end it in {', '.join(FORMATS)}")
+    figure_format(path)
     history = History(layout)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 6.4), layout="constrained")
@@ -52,9 +73,7 @@ def plot_history(layout: Layout, path: Path) -> None:
         draw_learning(panels["learning"], history)
         draw_parity(panels["parity"], history)
         figure.suptitle(layout.config().name, parse_math=False)
-        image = BytesIO()
-        figure.savefig(image, format=path.suffix[1:].lower(), dpi=200)
-    write_atomic(path, image.getvalue())
+        save_figure(figure, path, dpi=200)
 
 
 def draw_deviations(axes: "Axes", history: History) -> None:

@@ -84,3 +84,13 @@ def test_recommended_is_good_and_so_is_all_that_is_finer(errors: list[float], ex
     found = series(errors).recommended
     assert (None if found is None else found.setting) == expected
     assert np.isfinite(series(errors).force_error)
+
+
+def test_a_figure_of_no_known_kind_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    write(tmp_path / "Si.extxyz", bulk("Si"))
+    (tmp_path / "campaign.toml").write_text(CONFIG)
+    before = sorted(tmp_path.rglob("*"))
+    refused = al("converge", tmp_path, "--plot", tmp_path / "c.foo")
+    assert refused.returncode == 2
+    assert ".png, .svg, .pdf" in refused.stderr
+    assert sorted(tmp_path.rglob("*")) == before
