@@ -11,8 +11,8 @@ from ase import Atoms
 from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.preflight import read_cells
 from al_leignn.config import CampaignConfig, Cp2kConfig, EspressoConfig, GpawConfig, KpointsSection, Labeller, VaspConfig
-from al_leignn.core import Frame, LabelFailure, Labels, Origin
-from al_leignn.errors import InputError, RunError
+from al_leignn.core import Frame, Labels, Origin
+from al_leignn.errors import InputError
 from al_leignn.label.base import label_frame, make_labeller
 from al_leignn.label.kpoints import grid_of
 from al_leignn.labelstore import LabelStore
@@ -152,13 +152,11 @@ def _run(
     told: Callable[[str], None],
 ) -> Series:
     made: list[tuple[str, float, Labels, float]] = []
-    for setting, value, labeller in steps:
-        watch = Stopwatch()
-        outcome = label_frame(make_labeller(labeller), frame, store, layout.root / ".converge", checks=config.checks)
-        if isinstance(outcome.result, LabelFailure):
-            raise RunError(f"no label with {setting}: {outcome.result.reason} {outcome.result.detail}", where=str(layout.root))
-        labels = outcome.result if isinstance(outcome.result, Labels) else outcome.result.labels
-        entry = store.find(frame, make_labeller(labeller).level)
+    for setting, value, settings in steps:
+        watch, labeller = Stopwatch(), make_labeller(settings)
+        outcome = label_frame(labeller, frame, store, layout.root / ".converge", checks=config.checks)
+        labels = outcome.numbers(f"with {setting}", str(layout.root))
+        entry = store.find(frame, labeller.level)
         cost = outcome.cpu_s if entry is None else entry.meta.get("cpu_s", outcome.cpu_s)
         told(f"{setting}: {cost:.1f} core-seconds" + " (from the label store)" * outcome.from_store)
         made.append((setting, value, labels, cost or watch.times()["cpu_s"]))

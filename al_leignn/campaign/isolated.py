@@ -9,8 +9,8 @@ from ase.data import atomic_numbers, ground_state_magnetic_moments
 from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.preflight import read_cells
 from al_leignn.config import Cp2kConfig, EspressoConfig, GpawConfig, Labeller, MailboxConfig, VaspConfig
-from al_leignn.core import Frame, LabelFailure, LabelledFrame, Labels, Origin
-from al_leignn.errors import InputError, RunError
+from al_leignn.core import Frame, LabelledFrame, Origin
+from al_leignn.errors import InputError
 from al_leignn.label.base import label_frame, make_labeller
 from al_leignn.labelstore import LabelStore
 from al_leignn.store import write_frames
@@ -45,10 +45,8 @@ def label_atoms(layout: Layout, out: Path) -> dict[str, float]:
         cell = np.diag([BOX, BOX + 0.5, BOX + 1.0])
         frame = Frame.of(Atoms(symbol, positions=[np.diag(cell) / 2], cell=cell), Origin("given"))
         labeller = make_labeller(_of_atom(layout.labeller(config), symbol))
-        result = label_frame(labeller, frame, store, layout.root / ".atoms", checks=config.checks).result
-        if isinstance(result, LabelFailure):
-            raise RunError(f"no label of an isolated {symbol} atom: {result.reason} {result.detail}", where=str(layout.root))
-        labels = result if isinstance(result, Labels) else result.labels
+        outcome = label_frame(labeller, frame, store, layout.root / ".atoms", checks=config.checks)
+        labels = outcome.numbers(f"of an isolated {symbol} atom", str(layout.root))
         found.append(LabelledFrame(frame, labels, labeller.level))
     write_frames(out, found)
     return {str(one.frame.atoms.symbols[0]): one.labels.energy for one in found}

@@ -75,8 +75,7 @@ def packings(atoms: Atoms, rng: np.random.Generator) -> Iterator[Atoms]:
         found.positions = rng.random((len(atoms), 3)) @ found.cell.array
         touch = _PACKED * covalent_radii[found.numbers]
         for _ in range(_PACKING_STEPS):
-            i, distances, vectors = neighbor_list("idD", found, touch)
-            j = neighbor_list("j", found, touch)
+            i, j, distances, vectors = neighbor_list("ijdD", found, touch)
             if not len(i):
                 break
             apart = (distances - touch[i] - touch[j]) / np.maximum(distances, 1e-6)

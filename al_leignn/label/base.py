@@ -21,6 +21,7 @@ from al_leignn.config import (
 )
 from al_leignn.config import Labeller as LabellerConfig
 from al_leignn.core import Doubt, DoubtfulLabels, Frame, LabelFailure, LabelledFrame, Labels, Reason
+from al_leignn.errors import RunError
 from al_leignn.label.ase_calc import AseLabeller
 from al_leignn.label.checks import Expectation, check_labels, disagreement, screen_geometry, unit_of
 from al_leignn.label.cp2k import Cp2kLabeller
@@ -92,6 +93,14 @@ class LabelOutcome:
                 return doubt
             case LabelFailure(reason=reason, detail=detail):
                 return Doubt(reason, detail)
+
+    def numbers(self, what: str, where: str) -> Labels:
+        """Energy, forces and stress, doubtful or not; raises `RunError`, which names `what` was labelled, if there are none."""
+        match self.result:
+            case LabelFailure(reason=reason, detail=detail):
+                raise RunError(f"no label {what}: {reason} {detail}", where=where)
+            case DoubtfulLabels(labels=labels) | (Labels() as labels):
+                return labels
 
 
 def make_labeller(config: LabellerConfig) -> GpawLabeller | FileLabeller[Any] | AseLabeller | ExternalLabeller | MailboxLabeller:
