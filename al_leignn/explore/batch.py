@@ -243,16 +243,7 @@ class Batch:
 
     def structures(self) -> list[Atoms]:
         """The walkers as they are now."""
-        positions, cells = self.state.positions.cpu().numpy(), self.state.cells.cpu().numpy()
-        ends = np.cumsum(self.state.counts)
-        found = []
-        for w, walker in enumerate(self.walkers):
-            atoms = walker.atoms.copy()
-            if self.settings.config.ensemble == "npt":
-                atoms.set_cell(cells[w])
-            atoms.positions = positions[ends[w] - self.state.counts[w] : ends[w]]
-            found.append(atoms)
-        return found
+        return structures_at(self.walkers, self.settings.config, self.state.positions, self.state.cells)
 
     def reports(self, steps: int, reasons: Sequence[StopReason]) -> dict[int, WalkerReport]:
         """How walkers fared that end now, after `steps` steps, by index."""
@@ -266,6 +257,25 @@ class Batch:
             drift = gained[w] / (state.counts[w] * picoseconds) if conserved else None
             reports[walker.index] = WalkerReport(walker.index, walker.hottest, steps, reason.value, mean[w], drift)
         return reports
+
+
+def structures_at(
+    walkers: Sequence[Walker],
+    config: ExploreConfig,
+    positions: Float[Tensor, "atoms 3"],
+    cells: Float[Tensor, "walkers 3 3"],
+) -> list[Atoms]:
+    """Walkers with other positions (walker by walker, taken as they are) and, where it may change, another cell."""
+    places, shapes = positions.cpu().numpy(), cells.cpu().numpy()
+    first, found = 0, []
+    for walker, shape in zip(walkers, shapes, strict=True):
+        atoms = walker.atoms.copy()
+        if config.ensemble == "npt":
+            atoms.set_cell(shape)
+        atoms.positions = places[first : first + len(atoms)]
+        first += len(atoms)
+        found.append(atoms)
+    return found
 
 
 def new_driver(

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ase import Atoms
 from torch import Tensor
 
-from al_leignn.explore.batch import Batch, Settings, Walker, WalkerReport, initial_state, new_driver
+from al_leignn.explore.batch import Batch, Settings, Walker, WalkerReport, initial_state, new_driver, structures_at
 from al_leignn.explore.driver import Potential, Sight
 from al_leignn.model.unfinished import load_state, save_state
 
@@ -96,7 +95,8 @@ def _batch_of(
         setattr(state, name, tensors[name])
     for stream, saved in zip(state.streams, streams, strict=True):
         stream.bit_generator.state = saved
-    driver = new_driver(potential, _structures(walkers, settings, tensors), settings, list(tensors["homes"].cpu().numpy()))
+    structures = structures_at(walkers, settings.config, tensors["positions"], tensors["cells"])
+    driver = new_driver(potential, structures, settings, list(tensors["homes"].cpu().numpy()))
     if driver.bias is not None and "bias_origin" in tensors:
         driver.bias = driver.bias.starting(tensors["bias_origin"])
     nothing = torch.zeros_like(state.energy)
@@ -108,16 +108,3 @@ def _batch_of(
         sight=Sight(contact=nothing + torch.inf, alone=~tensors["bonded"], bias=nothing, deviations=None),
         **{name: tensors[name] for name in _OF_BATCH},
     )
-
-
-def _structures(walkers: Sequence[Walker], settings: Settings, tensors: dict[str, Tensor]) -> list[Atoms]:
-    """Walkers where they were saved: positions as they are, not folded once more."""
-    positions, first, found = tensors["positions"].cpu().numpy(), 0, []
-    for w, walker in enumerate(walkers):
-        atoms = walker.atoms.copy()
-        if settings.config.ensemble == "npt":
-            atoms.set_cell(tensors["cells"][w].cpu().numpy())
-        atoms.positions = positions[first : first + len(atoms)]
-        first += len(atoms)
-        found.append(atoms)
-    return found
