@@ -26,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
 def train(
     data: Annotated[list[Path], typer.Argument(help=READABLE)],
     out: Annotated[Path, typer.Option(help="checkpoint to write")],
-    config: Annotated[Path | None, typer.Option(help="TOML with [model] and [train], e.g. a campaign.toml")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML with sections model and train, e.g. a campaign.toml")] = None,
     valid: Annotated[Path | None, typer.Option(help="frames for choosing the best weights [default: some of DATA]")] = None,
     test: Annotated[Path | None, typer.Option(help="frames to judge the result on; none may be in DATA")] = None,
     isolated_atoms: Annotated[Path | None, typer.Option(help="one frame per element, with its energy [default: fitted]")] = None,
