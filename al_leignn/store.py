@@ -22,11 +22,13 @@ from ase import Atoms
 
 from al_leignn import __version__
 from al_leignn.core import Frame, LabelledFrame, Labels, Origin
-from al_leignn.errors import DamagedArtifactError, DataError
+from al_leignn.errors import CampaignError, DamagedArtifactError, DataError
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 _SCRATCH = ".scratch-"
+_CHECKSUM = "checksum"
+"""Key of a manifest's own digest, times included; manifests up to 0.1 have none."""
 _TEXT = "id:"
 """Put before digests in extended XYZ: a bare hex string such as 1e5 would be read back as a number."""
 
@@ -120,7 +122,7 @@ def sweep_scratch(root: Path) -> int:
     for path in list(root.rglob(f"{mine}*")):
         pid = path.name.removeprefix(mine).split("-", 1)[0]
         if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
             removed += 1
     return removed
 
@@ -175,7 +177,7 @@ class Manifest:
         files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
         outputs = {str(p.relative_to(folder)): digest_file(p) for p in files}
         body = asdict(self) | {"outputs": outputs}
-        text = json.dumps(body, indent=1, sort_keys=True, allow_nan=False)
+        text = json.dumps(body | {_CHECKSUM: digest_json(body)}, indent=1, sort_keys=True, allow_nan=False)
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
     def without_times(self) -> dict[str, Any]:
@@ -189,17 +191,21 @@ def read_manifest(folder: Path) -> Manifest | None:
     ------
     DamagedArtifactError
         If there is one that cannot be read.
+    CampaignError
+        If a newer al-leignn wrote it: this one must not take it for damaged, and make it again.
     """
     path = folder / MANIFEST
     try:
         body = json.loads(path.read_bytes())
+        if _CHECKSUM in body and body.pop(_CHECKSUM) != digest_json(body):
+            raise ValueError("checksum differs")
         manifest = Manifest(**body)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError) as error:
         raise DamagedArtifactError(f"damaged manifest: {error}", where=str(path), fix="it is redone on the next run") from None
     if manifest.version > MANIFEST_VERSION:
-        raise DamagedArtifactError(
+        raise CampaignError(
             f"manifest of a newer al-leignn (format {manifest.version}, this one reads {MANIFEST_VERSION})",
             where=str(path),
             fix="update al-leignn",
@@ -214,12 +220,17 @@ def verify(folder: Path) -> None:
         raise DamagedArtifactError("nothing is published here", where=str(folder))
     for name, expected in manifest.outputs.items():
         path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise DamagedArtifactError("a manifest names a file outside its folder", where=str(path))
         if not path.is_file() or digest_file(path) != expected:
             raise DamagedArtifactError("file is missing or differs from its digest", where=str(path))
 
 
 class Stopwatch:
     """Wall and CPU seconds (children included) since it was made."""
+
+    elsewhere_s = 0.0
+    """CPU seconds that servers spent for this process so far: they are no children that have ended."""
 
     def __init__(self) -> None:
         self._wall = time.perf_counter()
@@ -228,7 +239,7 @@ class Stopwatch:
     @staticmethod
     def _cpu_now() -> float:
         t = os.times()
-        return t.user + t.system + t.children_user + t.children_system
+        return t.user + t.system + t.children_user + t.children_system + Stopwatch.elsewhere_s
 
     def times(self) -> dict[str, float]:
         return {

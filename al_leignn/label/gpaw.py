@@ -1,5 +1,6 @@
-"""GPAW by subprocess: what it is asked, and what its answer is worth. GPAW itself is met only in gpaw_worker.py."""
+"""GPAW in processes of its own: what it is asked, and what its answer is worth. GPAW itself is met only in gpaw_worker.py."""
 
+import atexit
 import functools
 import json
 import subprocess
@@ -18,8 +19,9 @@ from al_leignn.errors import LabellerError
 from al_leignn.label import kpoints
 from al_leignn.label.box import in_box
 from al_leignn.label.hubbard import shell_of
-from al_leignn.label.process import run_bounded
+from al_leignn.label.process import Finished, run_bounded
 from al_leignn.label.rescue import LADDER, TIGHTER, Rung
+from al_leignn.label.server import ForkServer
 from al_leignn.store import digest_json
 
 _WORKER = Path(__file__).with_name("gpaw_worker.py")
@@ -105,13 +107,18 @@ class GpawLabeller:
             "stress": self._config.mode == "pw" and bool(frame.atoms.pbc.all()),
         }
         (scratch / "parameters.json").write_text(json.dumps(request, allow_nan=False), encoding="utf-8")
-        command = [*self._config.launch, self._python, str(_WORKER), "label"]
-        done = run_bounded(command, scratch, self._config.time_limit_s)
+        done = self._run(scratch)
         if done.returncode is None:
             return LabelFailure(frame.uid, Reason.TIMEOUT, f"no result within {self._config.time_limit_s:g} s")
         if done.returncode != 0:
             return LabelFailure(frame.uid, Reason.CRASHED, f"exit {done.returncode}: {_last_line(done.tail)}")
         return _read_result(frame, scratch / "result.json")
+
+    def _run(self, scratch: Path) -> Finished:
+        limit = self._config.time_limit_s
+        done = None if self._config.launch else _server(self._python).run(scratch, limit)
+        # MPI, or a GPAW that cannot serve: a process of its own, which also tells what is wrong with it.
+        return done or run_bounded([*self._config.launch, self._python, str(_WORKER), "label"], scratch, limit)
 
     def _theory(self) -> dict[str, Any]:
         mode = self._config.mode
@@ -176,6 +183,14 @@ def _read_result(frame: Frame, path: Path) -> Labels | LabelFailure:
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "it printed nothing"
+
+
+@functools.cache
+def _server(python: str) -> ForkServer:
+    """Started with the first label, for all that this process will make."""
+    server = ForkServer([python, str(_WORKER), "serve"])
+    atexit.register(server.close)
+    return server
 
 
 @functools.cache

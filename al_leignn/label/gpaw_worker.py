@@ -1,6 +1,7 @@
 """Stand-alone script, run by any Python that has GPAW and ASE: one frame in, one result out.
 
     python gpaw_worker.py label     frame.extxyz + parameters.json -> result.json, in the current folder
+    python gpaw_worker.py serve FD                                 -> the same in one fork after another (`serve`)
     python gpaw_worker.py probe XC SYMBOL...                       -> JSON list: PAW data sets that are missing
     python gpaw_worker.py versions                                 -> JSON object: what is installed; does not start GPAW
 
@@ -17,9 +18,14 @@ correction to add ("dispersion": "", "d3" or "d4") and whether stress is wanted 
 It appears by rename, so that it is whole or absent. Under MPI only rank 0 writes.
 """
 
+import importlib
 import json
 import os
+import signal
+import socket
 import sys
+import traceback
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -55,6 +61,59 @@ def label() -> dict[str, Any]:
         "scf_steps": int(atoms.calc.get_number_of_iterations()),
         "gpaw": gpaw.__version__,
     }
+
+
+def serve(descriptor: int) -> None:
+    """Label in the folders whose names come as lines on a socket, and answer with exit status and CPU seconds.
+
+    Each label is made by a fork, as fresh as a new process but for what is imported already: here, and whatever earlier
+    labels turned out to need. Serves nobody if GPAW was built with MPI, which does not survive a fork.
+    """
+    from gpaw.cgpaw import have_mpi
+
+    if have_mpi:
+        return
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # is for the fork; this process ends when the socket is closed
+    with socket.socket(fileno=descriptor) as caller, caller.makefile("rw") as lines:
+        print("ready", file=lines, flush=True)
+        for line in lines:
+            read_end, write_end = os.pipe()
+            child = os.fork()
+            if child == 0:
+                caller.detach()
+                os.close(descriptor)
+                _label_in_fork(line.rstrip("\n"), write_end)
+            os.close(write_end)
+            with os.fdopen(read_end, encoding="utf-8") as told:
+                imported = told.read().split()
+            _, status, usage = os.wait4(child, 0)
+            code = os.waitstatus_to_exitcode(status)
+            print(code if code >= 0 else 128 - code, usage.ru_utime + usage.ru_stime, file=lines, flush=True)
+            for name in imported:
+                with suppress(Exception):  # the next fork will say, if it matters
+                    importlib.import_module(name)
+
+
+def _label_in_fork(folder: str, write_end: int) -> None:
+    """Label in `folder`, tell what had to be imported, and end the process."""
+    status = 1
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.chdir(folder)
+        output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        known = set(sys.modules)
+        _publish(label())
+        with os.fdopen(write_end, "w", encoding="utf-8") as told:
+            told.write("\n".join(sorted(set(sys.modules) - known)))
+        status = 0
+    except BaseException:  # noqa: BLE001 - there is nobody above to tell
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def dispersion(atoms: Any, kind: str, xc: str) -> tuple[float, Any, Any]:
@@ -121,6 +180,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["label"]:
             _publish(label())
+        case ["serve", number]:
+            serve(int(number))
         case ["probe", functional, *elements]:
             print(json.dumps(missing_datasets(functional, elements)))
         case ["versions"]:

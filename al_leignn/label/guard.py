@@ -19,7 +19,8 @@ GRACE_S = 2.0
 
 def main(command: list[str]) -> int:
     try:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        # Descriptors that the caller hands on are for the command; this script was given no others.
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False)
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")
         return 127

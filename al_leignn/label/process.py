@@ -6,9 +6,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 _GUARD = Path(__file__).with_name("guard.py")
-_OUTPUT = "output.txt"
+OUTPUT = "output.txt"
 _TAIL = 600
 
 NO_SUCH_COMMAND = 127
@@ -29,32 +30,51 @@ def run_bounded(command: Sequence[str], folder: Path, time_limit_s: float) -> Fi
     """Run `command` in `folder`, without a shell, for `time_limit_s` seconds at most.
 
     The command and everything it started are gone on return, on an exception here, and when this process is killed.
-    Numerical threads are limited to one unless the user's environment says otherwise: labels fill the cores.
     """
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    with (folder / _OUTPUT).open("wb") as output:
-        guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_GUARD), *command],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    with (folder / OUTPUT).open("wb") as output:
+        guard = start_guarded(command, folder=folder, output=output)
     returncode: int | None = None
     try:
         returncode = guard.wait(time_limit_s)
     except subprocess.TimeoutExpired:
         pass
     finally:
-        assert guard.stdin is not None
-        guard.stdin.close()
-        guard.wait()
-    return Finished(returncode, _tail(folder))
+        end_guarded(guard)
+    return Finished(returncode, tail_of(folder))
 
 
-def _tail(folder: Path) -> str:
-    text = (folder / _OUTPUT).read_bytes()[-4 * _TAIL :].decode(errors="replace")
+def start_guarded(
+    command: Sequence[str],
+    *,
+    folder: Path | None = None,
+    output: BinaryIO | int = subprocess.DEVNULL,
+    inherit: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start `command` under a guard (see guard.py), in a session of its own, with the file descriptors `inherit`.
+
+    Numerical threads are limited to one unless the user's environment says otherwise: labels fill the cores.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", str(_GUARD), *command],
+        cwd=folder,
+        env={"OMP_NUM_THREADS": "1", **os.environ},
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        pass_fds=inherit,
+    )
+
+
+def end_guarded(guard: subprocess.Popen[bytes]) -> int:
+    """End the command and everything it started, if they are still there. Returns its exit status."""
+    assert guard.stdin is not None
+    guard.stdin.close()
+    return guard.wait()
+
+
+def tail_of(folder: Path) -> str:
+    """The last lines of what a command printed in `folder`."""
+    text = (folder / OUTPUT).read_bytes()[-4 * _TAIL :].decode(errors="replace")
     # A result that names its scratch folder would differ from one run to the next.
     return text.replace(f"{folder}{os.sep}", "").replace(str(folder), ".").strip()[-_TAIL:]

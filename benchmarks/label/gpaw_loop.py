@@ -29,6 +29,7 @@ from al_leignn.label.base import label_frame, make_labeller
 from al_leignn.label.gpaw import gpaw_parameters
 from al_leignn.label.rescue import LADDER
 from al_leignn.labelstore import LabelStore
+from al_leignn.store import Stopwatch
 
 SILICON = TersoffParameters(3, 1, 0, 100390.0, 16.217, -0.59825, 0.78734, 1.1e-6, 1.7322, 471.18, 2.85, 0.15, 2.4799, 1830.8)
 """Tersoff, Phys. Rev. B 38, 9902 (1988)."""
@@ -80,12 +81,11 @@ def loop(folder: Path, frames: list[Frame], kind: str) -> dict[str, Any]:
 def ours(folder: Path, frames: list[Frame]) -> dict[str, Any]:
     labeller, store = make_labeller(CONFIG), LabelStore(folder / "labels")
     _ = labeller.level  # asked once in a process
-    before, start = os.times(), time.perf_counter()
+    watch = Stopwatch()
     results = [label_frame(labeller, frame, store, folder / "scratch").result for frame in frames]
-    after = os.times()
-    cpu = sum(getattr(after, key) - getattr(before, key) for key in ("user", "system", "children_user", "children_system"))
+    times = watch.times()
     assert all(isinstance(result, Labels) for result in results)
-    return {"wall_s": time.perf_counter() - start, "cpu_s": cpu, "labels": results}
+    return {"wall_s": times["wall_s"], "cpu_s": times["cpu_s"], "labels": results}
 
 
 def main() -> None:

@@ -368,7 +368,7 @@ def test_gpaw_dies_with_the_runner(tmp_path: Path) -> None:
         deadline = time.monotonic() + 60
         while not (scratch / "gpaw.txt").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert len(workers_in(scratch)) >= 2  # the guard and GPAW
+        assert workers_in(scratch)
         os.kill(runner.pid, signal.SIGKILL)
         runner.wait(10)
         assert gone(scratch)
