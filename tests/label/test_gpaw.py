@@ -54,9 +54,9 @@ def labels(config: GpawConfig, frame: Frame, folder: Path, rung: int = 0) -> Lab
 
 
 def fake_python(folder: Path, script: str) -> str:
-    """A stand-in for a Python whose GPAW breaks in ways that cannot be had on demand."""
+    """A stand-in for a Python whose GPAW breaks in ways that cannot be had on demand; it serves nobody."""
     path = folder / "python"
-    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.write_text(f'#!/bin/sh\ntest "$2" != serve || exit 1\n{script}\n')
     path.chmod(0o755)
     return str(path)
 
