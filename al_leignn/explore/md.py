@@ -20,8 +20,9 @@ from al_leignn.explore.watchdog import Limits, StopReason
 
 __all__ = ["Exploration", "Sample", "Walker", "WalkerReport", "explore", "run_md"]
 
-_CHECKPOINT_STEPS = 100
-"""Steps between checkpoints, or the next multiple of the stride: each costs a neighbour search of every walker."""
+_CHECKPOINT_STEPS = 500
+"""Steps between checkpoints, or the next multiple of the stride: each costs a neighbour search of every walker, and three
+writes that wait for the disk."""
 
 Progress = Callable[[int, int], None]
 

@@ -13,6 +13,7 @@ from ase.build import bulk, fcc111
 
 from al_leignn.config import ExploreConfig
 from al_leignn.errors import DataError
+from al_leignn.explore import md
 from al_leignn.explore.md import Exploration, Walker, explore
 from al_leignn.explore.production import write_trajectory
 from al_leignn.explore.record import Recorder, read_samples
@@ -121,7 +122,8 @@ def explored(potential: Any, folder: Path, **options: Any) -> Exploration:
     )
 
 
-def test_an_interrupted_exploration_finds_the_same(lennard_jones: Any, tmp_path: Path) -> None:
+def test_an_interrupted_exploration_finds_the_same(lennard_jones: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(md, "_CHECKPOINT_STEPS", 100)
     potential = lennard_jones(strengths=(0.9, 1.1))
     whole = explored(potential, tmp_path / "whole", fingerprint="a")
     assert [bool(walker.stop_reason) for walker in whole.walkers] == [False, True, False]
