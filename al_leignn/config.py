@@ -7,6 +7,7 @@ campaign.toml are made from them.
 import difflib
 import hashlib
 import json
+import sys
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -214,6 +215,15 @@ class ExploreConfig(Section):
             raise ValueError('bias_ev needs driver = "mean", since all members are asked at every step, and a thermostat')
         return self
 
+    @model_validator(mode="after")
+    def _only_npt_feels_pressure(self) -> "ExploreConfig":
+        pressures = [self.pressure, *(condition.pressure for condition in self.schedule)]
+        if self.ensemble != "npt" and (self.cell != "isotropic" or any(pressure != 0.0 for pressure in pressures)):
+            raise ValueError(
+                f'pressure and cell mean nothing with ensemble = "{self.ensemble}": make it "npt", or leave them out'
+            )
+        return self
+
 
 class SelectConfig(Section):
     """Which frames are labelled."""
@@ -406,6 +416,17 @@ class AseConfig(Section):
     calculator: str = Field(description='import path, e.g. "ase.calculators.emt:EMT"')
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the calculator")
     time_limit_s: TimeLimit = 3600.0
+
+    @model_validator(mode="after")
+    def _runs_no_commands(self) -> "AseConfig":
+        package = self.calculator.partition(":")[0].partition(".")[0]
+        if package in sys.stdlib_module_names:
+            raise ValueError(f"calculator is {self.calculator!r}: a part of Python, not an ASE calculator")
+        if "command" in self.arguments:
+            raise ValueError(
+                'arguments has a command, which ASE would hand to a shell: use type "external", or ASE\'s own configuration file'
+            )
+        return self
 
 
 class ExternalConfig(Section):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -126,3 +127,32 @@ def test_one_frame_is_enough(fitted: tuple[Path, subprocess.CompletedProcess[str
     result = al("train", "one.extxyz", *words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["frames"] == 1
+
+
+def test_md_goes_on_after_a_kill_as_if_there_had_been_none(
+    fitted: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    write(tmp_path / "cu.extxyz", bulk("Cu", "fcc", a=3.6, cubic=True))
+    model = fitted[0] / "m.safetensors"
+    command = ("md", model, tmp_path / "cu.extxyz", "--temperature", "300", "--stride", "5", "--seed", "3")
+    whole = al(*command, "--steps", "3000", "--out", "whole.extxyz.xz", "--json", cwd=tmp_path)
+    assert json.loads(whole.stdout)["steps"] == 3000, whole.stderr
+    words = [AL, *map(str, command), "--steps", "3000", "--out", "parts.extxyz.xz"]
+    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    state = tmp_path / "parts.extxyz.xz.restart"
+    while not state.exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.kill()
+    assert process.wait() < 0, "it ended before it could be killed"
+    refused(al(*command, "--steps", "3000", "--out", "parts.extxyz.xz", cwd=tmp_path), "exists", "--resume")
+    rest = al(*command, "--steps", "3000", "--out", "parts.extxyz.xz", "--resume", "--json", cwd=tmp_path)
+    assert 0 < json.loads(rest.stdout)["frames"] < 600, rest.stderr
+    assert (tmp_path / "parts.extxyz.xz").read_bytes() == (tmp_path / "whole.extxyz.xz").read_bytes()
+
+
+def test_md_refuses_what_it_would_not_feel(fitted: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    write(tmp_path / "cu.extxyz", bulk("Cu", "fcc", a=3.6, cubic=True))
+    command = ("md", fitted[0] / "m.safetensors", "cu.extxyz", "--temperature", "300", "--steps", "10")
+    refused(al(*command, "--pressure", "5", cwd=tmp_path), "pressure", "npt")
+    assert not (tmp_path / "md.extxyz").exists()
