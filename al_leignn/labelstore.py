@@ -9,6 +9,7 @@ whole, by rename, and writers of one key write equal values.
 
 import dataclasses
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -26,6 +27,8 @@ FORMAT = 2
 """Format 1 knew no doubts, and named entries by `structure_digest`."""
 
 _LEVEL_DIGITS = 12
+_LEVEL = re.compile(r"[0-9a-f]{64}")
+"""A digest, and so a name that leads nowhere else: stores are taken in from elsewhere."""
 _DESCRIPTION = "level.json"
 
 
@@ -112,7 +115,15 @@ class LabelStore:
 
     def descriptions(self) -> list[dict[str, str]]:
         """What the levels of theory in this store are, in the order of their digests."""
-        return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.root.glob(f"*/{_DESCRIPTION}"))]
+        found = []
+        for path in sorted(self.root.glob(f"*/{_DESCRIPTION}")):
+            try:
+                description = json.loads(path.read_bytes())
+                if _LEVEL.fullmatch(description["level"]):
+                    found.append({str(name): str(text) for name, text in description.items()})
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                continue  # only a remark for people: labels carry their level themselves
+        return found
 
     def __iter__(self) -> Iterator[Entry]:
         """Every undamaged entry, in the order of level and key."""
@@ -207,12 +218,15 @@ def _read(path: Path) -> Entry:
         stress = None if body["stress"] is None else np.array(body["stress"], dtype=float)
         labels = Labels(body["energy"], np.array(body["forces"], dtype=float).reshape(-1, 3), stress)
         digest = structure_digest(atoms)
-        if path.stem not in (structure_key(atoms), digest) or not body["level"].startswith(path.parent.parent.name):
+        level = str(body["level"])
+        if path.stem not in (structure_key(atoms), digest) or not level.startswith(path.parent.parent.name):
             raise ValueError("it is of another structure or level of theory")
+        if not _LEVEL.fullmatch(level):
+            raise ValueError("its level of theory is no digest")
         frame = Frame(digest[:16], atoms, Origin(**body["origin"]))
         doubt = body.get("doubt")
         return Entry(
-            LabelledFrame(frame, labels, body["level"]),
+            LabelledFrame(frame, labels, level),
             body["meta"],
             None if doubt is None else Doubt(Reason(doubt["reason"]), doubt["detail"]),
             body.get("released", False),

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from al_leignn.core import Frame, LabelledFrame, Labels, Origin
-from al_leignn.errors import DamagedArtifactError
+from al_leignn.errors import CampaignError, DamagedArtifactError
 from al_leignn.store import (
     Manifest,
     publishing,
@@ -121,7 +121,7 @@ def test_damage_is_reported_and_replaced(tmp_path: Path) -> None:
 def test_a_newer_manifest_is_refused(tmp_path: Path) -> None:
     with publishing(tmp_path / "item") as scratch:
         manifest(version=99).seal(scratch)
-    with pytest.raises(DamagedArtifactError, match="newer"):
+    with pytest.raises(CampaignError, match="newer"):
         read_manifest(tmp_path / "item")
 
 

@@ -4,12 +4,14 @@ Everything that looks at a campaign (status, tables, plots, the report, the stop
 manifests are needed, so that `status` answers at once.
 """
 
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float
@@ -356,9 +358,12 @@ class History:
 
 
 def load_arrays(path: Path, *names: str) -> dict[str, Any]:
-    """The named arrays of an .npz file; all of them where none is named."""
-    with np.load(path, allow_pickle=False) as data:
-        return {name: data[name] for name in names or data.files}
+    """The named arrays of an .npz file; all of them where none is named. Raises `DamagedArtifactError`."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in names or data.files}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+        raise DamagedArtifactError(f"damaged arrays: {error}", where=str(path), fix="the next run makes them again") from None
 
 
 def _label_cost(labels: Sequence[Manifest], collected: dict[str, Any]) -> LabelCost:

@@ -13,6 +13,7 @@ FireWorks marks as failed for a moment before it is run again, would let it star
 """
 
 import time
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from pymongo.errors import PyMongoError
 
 from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.lock import holding
+from al_leignn.campaign.mend import mend
 from al_leignn.campaign.plan import next_requests, remaining
 from al_leignn.campaign.schedule import explore_items
 from al_leignn.campaign.stages import run_stage
@@ -79,6 +81,8 @@ def launch(
         What an item failed with; everything else that was under way is finished and published first.
     """
     with holding(layout.lock, "al-leignn launch"), sweeping_scratch(layout.root):
+        for damage in mend(layout):
+            warnings.warn(damage, stacklevel=2)
         state = scan(layout)
         if not next_requests(state):
             return state.decision

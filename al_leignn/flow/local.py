@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +16,7 @@ from queue import Empty
 
 from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.lock import holding
+from al_leignn.campaign.mend import mend
 from al_leignn.campaign.plan import next_requests
 from al_leignn.campaign.state import scan
 from al_leignn.core import Decision, Stage, StageRequest
@@ -37,6 +39,8 @@ def run(layout: Layout, *, workers: int, max_iterations: int | None, watcher: Wa
         If an item fails; everything else that was under way is finished and published first.
     """
     with holding(layout.lock, "al-leignn run"), sweeping_scratch(layout.root), _Pool(layout, workers, watcher) as pool:
+        for damage in mend(layout):
+            warnings.warn(damage, stacklevel=2)
         decided = 0
         while max_iterations is None or decided < max_iterations:
             state = scan(layout)

@@ -82,7 +82,9 @@ def save_members(models: Sequence[LEIGNN], path: Path, *, extras: Sequence[Mappi
         )
         for model, extra in zip(models, extras, strict=True)
     ]
-    header = Header(format_version=FORMAT_VERSION, package_version=__version__, digest=_digest(tensors), members=tuple(members))
+    header = Header(
+        format_version=FORMAT_VERSION, package_version=__version__, digest=digest_tensors(tensors), members=tuple(members)
+    )
     # One metadata key only: safetensors writes several in no fixed order.
     text = json.dumps(header.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     write_atomic(Path(path), save(tensors, {_KEY: text}))
@@ -168,7 +170,7 @@ def _read(path: Path) -> tuple[Header, dict[str, Tensor]]:
     header = read_header(path)
     with safetensors.safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    if _digest(tensors) != header.digest:
+    if digest_tensors(tensors) != header.digest:
         raise CheckpointError(
             "the weights do not match their digest", where=str(path), fix="copy the file again from where it was made"
         )
@@ -213,10 +215,11 @@ def _refuse_pickle(path: Path) -> None:
         )
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of names, types, shapes and values."""
     h = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name]
         h.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        h.update(value.contiguous().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+        h.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
     return h.hexdigest()
