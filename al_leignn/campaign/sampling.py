@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 
 from al_leignn.calibration import FACTOR_LIMITS, FORCE_FLOOR, PRIOR_FACTOR
 from al_leignn.campaign.estimate import label_seconds
@@ -17,7 +16,7 @@ from al_leignn.campaign.layout import EXPECTED, FRAMES, POOL, SAMPLES, SELECTED
 from al_leignn.campaign.ledger import affordable
 from al_leignn.campaign.schedule import explore_items, plan_of, posts, standings_before
 from al_leignn.campaign.structures import read_starts, spread_frames
-from al_leignn.campaign.uncertainty import judged_deviations
+from al_leignn.campaign.uncertainty import judged_atoms, judged_deviations
 from al_leignn.config import ExploreConfig, SelectConfig
 from al_leignn.core import Frame, Stage, Verdict
 from al_leignn.deviation import deviation
@@ -150,7 +149,8 @@ def select(item: Item) -> Outcome:
         )
     asked = [pool[n] for n in (*chosen.train, *chosen.fresh)]
     if i > 0 and config.select.cut_out != "off":
-        worst = np.concatenate([_worst_atoms(load_arrays(folder / SAMPLES, "per_atom", "atoms")) for folder in folders])
+        scale = item.result(Stage.VALIDATE, i - 1)["trust"].get("force_scale")
+        worst = np.concatenate([judged_atoms(load_arrays(folder / SAMPLES), scale) for folder in folders])
         asked[: len(chosen.train)] = [_cut(pool[n], int(worst[n]), config.select) for n in chosen.train]
     _write_selection(item.scratch, pool, chosen, asked)
     if i > 0:
@@ -185,13 +185,6 @@ def _standings(item: Item, pool: Sequence[Frame], chosen: Selection) -> dict[str
     visits = {name: Standing(frames[name], accurate[name], stopped[name]) for name in label.values()}
     known = updated(standings_before(item.layout, item.iteration), visits, explore.learned_share)
     return {name: asdict(standing) for name, standing in known.items()}
-
-
-def _worst_atoms(samples: dict[str, Any]) -> Int[np.ndarray, " frames"]:
-    """Index of the atom of each frame that the committee disagrees about most."""
-    starts = np.cumsum(samples["atoms"]) - samples["atoms"]
-    parts = [samples["per_atom"][a : a + n] for a, n in zip(starts, samples["atoms"], strict=True)]
-    return np.array([np.argmax(part) for part in parts], dtype=int)
 
 
 def _cut(frame: Frame, worst: int, config: SelectConfig) -> Frame:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from al_leignn.deviation import relative
 from al_leignn.quantities import WORST_ATOM
@@ -15,6 +15,12 @@ def judged_deviations(samples: dict[str, Any], force_scale: float | None) -> Flo
         return np.asarray(samples["max_deviation"])
     values = relative(samples["per_atom"].astype(float), samples["mean_force"].astype(float), force_scale)
     return np.asarray(np.maximum.reduceat(values, np.cumsum(samples["atoms"]) - samples["atoms"]))
+
+
+def judged_atoms(samples: dict[str, Any], force_scale: float | None) -> Int[np.ndarray, " frames"]:
+    """Index of the atom of each frame that `judged_deviations` comes from."""
+    values = relative(samples["per_atom"].astype(float), samples["mean_force"].astype(float), force_scale)
+    return np.array([np.argmax(part) for part in np.split(values, np.cumsum(samples["atoms"]))[:-1]], dtype=int)
 
 
 def deviation_summary(

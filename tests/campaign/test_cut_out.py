@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.calculators.emt import EMT
 
 from al_leignn.campaign.campaign import Campaign
 from al_leignn.campaign.history import History
@@ -39,23 +40,25 @@ budget = 3
 fresh = 2
 trust_lo = 0.001
 trust_hi = 100.0
-cut_out = "cluster"
+cut_out = "{kind}"
 cut_out_radius = 3.2
 [budget]
 iterations = 1
 """
 
 
-@pytest.fixture(scope="module")
-def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    folder = tmp_path_factory.mktemp("cut-out")
+@pytest.fixture(scope="module", params=["cluster", "cell"])
+def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, str]:
+    """A finished campaign of one iteration, and the kind of its cut-outs."""
+    folder = tmp_path_factory.mktemp(request.param)
     write_frames(folder / "Cu.extxyz", [Frame.of(bulk("Cu", "fcc", a=3.61, cubic=True) * 2, Origin("given"))])
-    (folder / "campaign.toml").write_text(CAMPAIGN, encoding="utf-8")
+    (folder / "campaign.toml").write_text(CAMPAIGN.replace("{kind}", request.param), encoding="utf-8")
     run(Layout(folder), workers=1, max_iterations=None, watcher=Silence())
-    return Layout(folder)
+    return Layout(folder), request.param
 
 
-def test_training_frames_are_cut_and_fresh_ones_are_whole(layout: Layout) -> None:
+def test_training_frames_are_cut_and_fresh_ones_are_whole(ran: tuple[Layout, str]) -> None:
+    layout, kind = ran
     campaign = Campaign(layout)
     pool = History(layout).pool(1)
     assert pool is not None
@@ -75,5 +78,11 @@ def test_training_frames_are_cut_and_fresh_ones_are_whole(layout: Layout) -> Non
     assert sorted(atoms.info["uid"] for atoms in trained) == sorted(joined)
     for atoms in trained:
         assert len(atoms) < 32
-        assert not atoms.pbc.any()
+        assert atoms.pbc.tolist() == [kind == "cell"] * 3
+        if kind == "cell":
+            np.testing.assert_allclose(atoms.cell.array, 6.4 * np.eye(3))
+        # What was labelled is the cut itself, images and all.
+        again = atoms.copy()
+        again.calc = EMT()
+        np.testing.assert_allclose(atoms.get_forces(), again.get_forces(), atol=1e-6)
     assert all(len(atoms) == 32 for atoms in campaign.frames("fresh"))

@@ -26,10 +26,18 @@ def argon(n: int = 1, temperature: float = 60.0, index: int = 0) -> Walker:
 
 
 def run(
-    potential: Any, walkers: Sequence[Walker], *, trust_hi: float = np.inf, iteration: int = 1, seed: int = 0, **settings: Any
+    potential: Any,
+    walkers: Sequence[Walker],
+    *,
+    trust_hi: float = np.inf,
+    force_scale: float | None = None,
+    iteration: int = 1,
+    seed: int = 0,
+    **settings: Any,
 ) -> Exploration:
     config = ExploreConfig(**({"steps": 40, "stride": 10, "timestep_fs": 5.0} | settings))
-    return explore(potential, walkers, config, iteration=iteration, trust_hi=trust_hi, seed=np.random.SeedSequence(seed))
+    drawn_from = np.random.SeedSequence(seed)
+    return explore(potential, walkers, config, iteration=iteration, trust_hi=trust_hi, force_scale=force_scale, seed=drawn_from)
 
 
 def of_walker(found: Exploration, index: int) -> list[Sample]:
@@ -146,6 +154,27 @@ def test_the_stopping_frame_is_kept_and_earlier_ones_are_below_the_limit(lennard
     assert last.frame.origin.step == found.walkers[0].steps_done
     assert last.deviation.max > 0.008
     assert all(s.deviation.max <= 0.008 for s in found.samples[:-1])
+
+
+def test_under_the_relative_criterion_a_walker_stops_where_its_deviation_is_large_for_the_force(lennard_jones: Any) -> None:
+    """The limit holds for deviation / (1 + force / scale); as an absolute one it would stop the same walker earlier."""
+
+    def walk(force_scale: float | None) -> Exploration:
+        potential = lennard_jones(strengths=(0.9, 1.1))
+        return run(potential, [argon(1, 150.0)], trust_hi=0.003, force_scale=force_scale, steps=200, stride=5)
+
+    def largest(sample: Sample, scale: float) -> float:
+        seen = sample.deviation
+        return float((seen.per_atom / (1.0 + seen.mean_force / scale)).max())
+
+    found = walk(0.05)
+    assert found.walkers[0].stop_reason == StopReason.DEVIATION
+    assert largest(found.samples[-1], 0.05) > 0.003
+    assert all(largest(sample, 0.05) <= 0.003 for sample in found.samples[:-1])
+    assert any(sample.deviation.max > 0.003 for sample in found.samples[:-1])
+    assert walk(None).walkers[0].steps_done < found.walkers[0].steps_done
+    # Members that differ by a tenth deviate by less than a tenth of the scale, whatever the force.
+    assert not walk(0.03).walkers[0].stop_reason
 
 
 def test_mean_driver_looks_at_every_step(lennard_jones: Any) -> None:
