@@ -49,7 +49,7 @@ def test_conditions_name_themselves() -> None:
 
 
 def test_temperatures_are_the_short_form_of_a_schedule() -> None:
-    short = ExploreConfig(temperatures=[300.0, 600.0], pressure=2.0)
+    short = ExploreConfig(temperatures=[300.0, 600.0], ensemble="npt", pressure=2.0)
     assert [c.label for c in short.conditions] == ["300 K, 2 GPa", "600 K, 2 GPa"]
     long = ExploreConfig(schedule=[Condition(temperature=[300.0, 900.0, 10.0]), Condition(temperature=500.0)])
     assert long.hottest == 900.0
