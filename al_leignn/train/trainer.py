@@ -24,6 +24,7 @@ from al_leignn.store import digest_file, digest_json
 from al_leignn.train.batches import Example, epochs, make_examples
 from al_leignn.train.fit import Fit
 from al_leignn.train.loss import Units
+from al_leignn.train.memory import require_memory
 from al_leignn.train.split import leave_out
 
 LEAST_FORCE = 0.05
@@ -106,7 +107,7 @@ def fit_member(
     CheckpointError
         If `start` has another architecture or lacks a species of `frames`.
     RunError
-        If the loss stops being a finite number.
+        If the loss stops being a finite number, or a frame does not fit into memory.
     """
     training, holdout = _split(frames, valid, train.holdout, member)
     species = sorted(_species(frames))
@@ -123,6 +124,8 @@ def fit_member(
     network.core_reach = min(network.core_reach, _core_reach(frames))
     held_out = make_examples(holdout, model.cutoff, network.species, dtype, device)
 
+    if device.type == "cpu":  # elsewhere running out of memory is an error that can be met
+        require_memory(model, examples, dtype.itemsize)
     fit = Fit(network, Units.of(_force_scale(examples)), held_out, train, steps)
     state_file = None if resume_dir is None else resume_dir / f"member-{member}.safetensors"
     fingerprint = _fingerprint(training, holdout, model, train, seeds[0], e0s, start, steps)
