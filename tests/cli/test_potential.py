@@ -137,7 +137,7 @@ def test_md_goes_on_after_a_kill_as_if_there_had_been_none(
     command = ("md", model, tmp_path / "cu.extxyz", "--temperature", "300", "--stride", "5", "--seed", "3")
     whole = al(*command, "--steps", "3000", "--out", "whole.extxyz.xz", "--json", cwd=tmp_path)
     assert json.loads(whole.stdout)["steps"] == 3000, whole.stderr
-    words = [AL, *map(str, command), "--steps", "3000", "--out", "parts.extxyz.xz"]
+    words = [str(AL), *map(str, command), "--steps", "3000", "--out", "parts.extxyz.xz"]
     process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     state = tmp_path / "parts.extxyz.xz.restart"
     while not state.exists() and process.poll() is None:
