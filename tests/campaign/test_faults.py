@@ -139,7 +139,7 @@ def test_what_a_person_releases_joins_with_the_next_collection(tmp_path: Path) -
 @pytest.mark.timeout(600)
 def test_a_code_that_fails_three_times_in_ten_only_costs_time(tmp_path: Path) -> None:
     faults = ["crash", "unconverged", "empty output", "truncated output", "not a number", "wrong atom order", "wrong cell"]
-    rng = random.Random(3)
+    rng = random.Random(5)
     tokens = {f"{kind}{n:03d}": rng.choice(faults) if rng.random() < 0.3 else "" for kind in "az" for n in range(200)}
     targets = "[converge]\ntarget_force_error = 0.15\ntarget_energy_error = 0.05\naccurate_share = 0.7\n[budget]\niterations = 6"
     found = campaign(tmp_path / "campaign", tokens, targets)

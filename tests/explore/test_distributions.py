@@ -36,60 +36,70 @@ UNITS = pv.data.UnitData(
     time_conversion=1e-3,
 )
 WALKERS = 16
+SETTLED = 0.4
+"""Of a run: volumes take 2 ps to find their place."""
 
 
-class Series(NamedTuple):
-    """What was seen of all walkers, one after another."""
+class Run(NamedTuple):
+    """What was seen of walkers: arrays of walkers and frames, eV and Å^3."""
 
+    config: ExploreConfig
+    temperature: float
+    pressure: float
+    """eV/Å^3."""
     kinetic: np.ndarray
     potential: np.ndarray
     volume: np.ndarray
 
+    @classmethod
+    def of(cls, potential: Any, temperature: float, pressure: float = 0.0, **settings: Any) -> "Run":
+        config = ExploreConfig(**({"timestep_fs": 5.0, "friction_per_ps": 10.0, "stride": 50, "driver": "mean"} | settings))
+        seen = [
+            (b.state.kinetic(), b.state.energy.clone(), b.state.volume())
+            for b in states(potential, temperature, pressure, config)
+        ]
+        return cls(
+            config, temperature, pressure, *(np.array([t.numpy() for t in column]).T for column in zip(*seen, strict=True))
+        )
+
+    def correlated(self) -> int:
+        """Frames of a walker that count as one: the statistical inefficiency of its slowest quantity, rounded up."""
+        slow = [self.potential] if self.config.ensemble == "nvt" else [self.potential, self.volume]
+        return max(int(np.ceil(statistical_inefficiency_multiple(list(values)))) for values in slow)
+
+    def data(self, every: int = 1) -> pv.data.SimulationData:
+        """Every so many frames of all walkers, one walker after another."""
+        kinetic, energy, volume = (values[:, ::every].ravel() for values in (self.kinetic, self.potential, self.volume))
+        ensemble = {"volume": volume[0]} if self.config.ensemble == "nvt" else {"pressure": self.pressure}
+        moving = 3 if self.config.thermostat == "csvr" else 0
+        return pv.data.SimulationData(
+            units=UNITS,
+            ensemble=pv.data.EnsembleData(self.config.ensemble.upper(), natoms=32, temperature=self.temperature, **ensemble),
+            system=pv.data.SystemData(natoms=32, nconstraints=0, ndof_reduction_tra=moving, ndof_reduction_rot=0),
+            observables=pv.data.ObservableData(
+                kinetic_energy=kinetic, potential_energy=energy, total_energy=kinetic + energy, volume=volume
+            ),
+        )
+
 
 def states(potential: Any, temperature: float, pressure: float, config: ExploreConfig) -> Iterator[Batch]:
-    """The batch after every `stride` steps, from a fifth of the run on."""
+    """The batch after every `stride` steps, from `SETTLED` of the run on."""
     atoms = bulk("Ar", cubic=True, a=5.1) * (2, 2, 2)
     walkers = [Walker(n, atoms, temperature, pressure / GPA) for n in range(WALKERS)]
     batch = Batch.start(potential, walkers, Settings(config, 0, Limits()), np.random.SeedSequence(7))
     for step in range(1, config.steps + 1):
         batch.step(step, everyone=False)
-        if step % config.stride == 0 and 5 * step > config.steps:
+        if step % config.stride == 0 and step > SETTLED * config.steps:
             yield batch
 
 
-def simulated(
-    potential: Any, temperature: float, pressure: float = 0.0, *, thin: bool = True, **settings: Any
-) -> pv.data.SimulationData:
-    """Runs of all walkers; `thin` leaves out frames until those that stay are independent."""
-    config = ExploreConfig(**({"timestep_fs": 5.0, "friction_per_ps": 10.0, "stride": 50, "driver": "mean"} | settings))
-    seen = [
-        (b.state.kinetic(), b.state.energy.clone(), b.state.volume()) for b in states(potential, temperature, pressure, config)
-    ]
-    series = [np.array([t.numpy() for t in column]).T for column in zip(*seen, strict=True)]
-    every = correlated(series) if thin else 1
-    kinetic, energy, volume = (values[:, ::every].ravel() for values in series)
-    ensemble = {"volume": volume[0]} if config.ensemble == "nvt" else {"pressure": pressure}
-    moving = 3 if config.thermostat == "csvr" else 0
-    return pv.data.SimulationData(
-        units=UNITS,
-        ensemble=pv.data.EnsembleData(config.ensemble.upper(), natoms=32, temperature=temperature, **ensemble),
-        system=pv.data.SystemData(natoms=32, nconstraints=0, ndof_reduction_tra=moving, ndof_reduction_rot=0),
-        observables=pv.data.ObservableData(
-            kinetic_energy=kinetic, potential_energy=energy, total_energy=kinetic + energy, volume=volume
-        ),
-    )
+def kinetic_deviations(run: Run) -> tuple[float, float]:
+    """Of mean and width of the kinetic energy, in standard errors.
 
-
-def correlated(series: list[np.ndarray]) -> int:
-    """Frames of a walker that count as one: the statistical inefficiency of its slowest quantity, rounded up."""
-    changing = [values for values in series if np.ptp(values) > 1e-9 * np.abs(values).max()]
-    return max(int(np.ceil(statistical_inefficiency_multiple(list(values)))) for values in changing)
-
-
-def kinetic_deviations(found: pv.data.SimulationData) -> tuple[float, float]:
-    """Of mean and width of the kinetic energy, in standard errors."""
+    From all frames: kinetic energies are renewed within 50 fs, frames are 200 fs apart.
+    """
     mean, width = pv.kinetic_energy.distribution(
-        found, strict=False, verbosity=0, bs_repetitions=100, bootstrap_seed=1, data_is_uncorrelated=True
+        run.data(), strict=False, verbosity=0, bs_repetitions=100, bootstrap_seed=1, data_is_uncorrelated=True
     )
     return mean, width
 
@@ -98,21 +108,17 @@ def kinetic_deviations(found: pv.data.SimulationData) -> tuple[float, float]:
 def test_kinetic_energies_follow_their_distribution(lennard_jones: Any, ensemble: str, thermostat: str) -> None:
     cell = "full" if ensemble == "npt" else "isotropic"
     settings = {"ensemble": ensemble, "thermostat": thermostat, "steps": 400, "stride": 40, "cell": cell}
-    # Every 200 fs: kinetic energies, renewed within 50 fs, are independent as they are.
-    found = simulated(lennard_jones(cutoff=5.0), 60.0, GPA, thin=False, **settings)
-    p = pv.kinetic_energy.distribution(found, strict=True, verbosity=0, data_is_uncorrelated=True)
+    run = Run.of(lennard_jones(cutoff=5.0), 60.0, GPA, **settings)
+    p = pv.kinetic_energy.distribution(run.data(), strict=True, verbosity=0, data_is_uncorrelated=True)
     assert p > 0.01
-    assert max(map(abs, kinetic_deviations(found))) < 3.0
+    assert max(map(abs, kinetic_deviations(run))) < 3.0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("thermostat", ["langevin", "csvr"])
 def test_energies_at_two_temperatures_have_the_ratio_of_boltzmann(lennard_jones: Any, thermostat: str) -> None:
     potential = lennard_jones(cutoff=5.0)
-    pair = [simulated(potential, t, thermostat=thermostat, steps=1500) for t in (56.0, 64.0)]
-    report(f"NVT {thermostat}", pair)
-    assert quantiles(pair)[0] < 3.0
-    assert max(abs(x) for found in pair for x in kinetic_deviations(found)) < 3.0
+    judge(f"NVT {thermostat}", [Run.of(potential, t, thermostat=thermostat, steps=2000) for t in (56.0, 64.0)])
 
 
 @pytest.mark.slow
@@ -120,21 +126,17 @@ def test_energies_at_two_temperatures_have_the_ratio_of_boltzmann(lennard_jones:
 @pytest.mark.parametrize("cell", ["isotropic", "anisotropic", "full"])
 def test_volumes_at_two_pressures_have_the_ratio_of_boltzmann(lennard_jones: Any, cell: str, thermostat: str) -> None:
     potential = lennard_jones(cutoff=5.0)
-    pair = [simulated(potential, 60.0, p * GPA, ensemble="npt", cell=cell, thermostat=thermostat, steps=1500) for p in (2.0, 2.2)]
-    report(f"NPT {cell} {thermostat}", pair)
-    assert quantiles(pair)[0] < 3.0
-    assert max(abs(x) for found in pair for x in kinetic_deviations(found)) < 3.0
+    settings = {"ensemble": "npt", "cell": cell, "thermostat": thermostat, "steps": 2000}
+    judge(f"NPT {cell} {thermostat}", [Run.of(potential, 60.0, p * GPA, **settings) for p in (2.0, 2.2)])
 
 
-def quantiles(pair: list[pv.data.SimulationData]) -> list[float]:
-    """Deviation of the slope of ln(P2/P1) from the one demanded, in standard errors."""
-    found = pv.ensemble.check(*pair, verbosity=0, bootstrap_repetitions=100, bootstrap_seed=1, data_is_uncorrelated=True)
-    return [float(abs(x)) for x in found]
-
-
-def report(name: str, pair: list[pv.data.SimulationData]) -> None:
-    kinetic = ", ".join(f"{mean:.1f}/{width:.1f}" for mean, width in map(kinetic_deviations, pair))
-    frames = len(pair[0].observables.kinetic_energy)
-    logging.getLogger(__name__).info(
-        f"{name}: {frames} frames, slope off by {quantiles(pair)} standard errors; kinetic mean/width off by {kinetic}"
-    )
+def judge(name: str, pair: list[Run]) -> None:
+    """The slope of ln(P2/P1) is the one demanded, and so are mean and width of the kinetic energies."""
+    every = max(run.correlated() for run in pair)
+    thinned = [run.data(every) for run in pair]
+    found = pv.ensemble.check(*thinned, verbosity=0, bootstrap_repetitions=100, bootstrap_seed=1, data_is_uncorrelated=True)
+    slope, kinetic = float(abs(found[0])), [kinetic_deviations(run) for run in pair]
+    frames = len(thinned[0].observables.kinetic_energy)
+    logging.getLogger(__name__).info(f"{name}: {frames} frames, slope off by {slope:.1f} standard errors; kinetic {kinetic}")
+    assert slope < 3.0
+    assert max(abs(x) for deviations in kinetic for x in deviations) < 3.0
