@@ -7,18 +7,19 @@ chance that its error stays below ``factor * deviation`` is then at least `nomin
 newer, hotter or longer MD are not exchangeable with the old ones: there coverage is measured, never promised.
 
 One factor belongs to one quantity (force of an atom, largest force error of a frame, energy per atom) and, where data
-allow, one element: see `quantities`. Atoms of one frame are no independent labels. The frames are what is exchangeable, so
-every frame weighs the same and n counts frames: the factor is the smallest score that a share `nominal` of
-``sum_k 1 / (n + 1) (1 / N_k) sum_i 1[score_ki <= factor]`` reaches, which promises coverage for an atom of a further frame
-(Lee, Barber & Willett, arXiv:2306.06342, 2023) and is the rule above where a frame has one score.
+allow, one element: see `quantities`. Atoms of one frame are no independent labels; the frames are what is exchangeable. With
+one atom drawn at random from each of n frames, the rule above holds for an atom drawn from a further frame (Dunn,
+Wasserman & Ramdas, arXiv:1809.07441). Rather than one draw, which would be left to chance, all of them decide: the factor is
+their median. It is the rule above where the scores of a frame are alike, and covers up to 3 % more where they are independent.
 """
 
 import math
+from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from al_leignn.config import SelectConfig
 from al_leignn.core import CommitteePrediction, Labels
@@ -142,8 +143,8 @@ def calibrate(
 ) -> Calibration:
     """Split-conformal factor from labels that were never trained on.
 
-    With fewer frames than `labels_needed(nominal)` the largest score is taken and the result is not `valid`; without any the
-    factor is infinite. NaN in either array counts as an error that no bound covers.
+    With fewer frames than `labels_needed(nominal)` the largest score (of one a frame) is taken and the result is not `valid`;
+    without any the factor is infinite. NaN in either array counts as an error that no bound covers.
 
     Parameters
     ----------
@@ -159,21 +160,33 @@ def calibrate(
         raise ValueError(f"nominal coverage must lie between 0 and 1, not {nominal}")
     if len(errors) == 0:
         return Calibration(factor=math.inf, nominal=nominal, n=0, floor=floor, blind=0)
-    weights, n = _weights(len(errors), frame)
+    which, sizes = _frames(len(errors), frame)
     scores = np.nan_to_num(errors / np.maximum(deviations, floor), nan=np.inf)
-    order = np.argsort(scores, kind="stable")
-    # Rounding must push neither an exact 9.0 to 10 nor a sum of thirds below its whole.
-    reached = np.cumsum(weights[order]) >= min((n + 1) * nominal, n) - 1e-9
-    blind = round(float(weights[(deviations <= floor) & ~(errors <= floor)].sum()))
-    return Calibration(factor=float(scores[order[np.argmax(reached)]]), nominal=nominal, n=n, floor=floor, blind=blind)
+    rank = _rank(len(sizes), nominal)
+    ordered = np.sort(scores)
+
+    def likely(factor: float) -> bool:
+        """Whether one score of each frame, drawn at random, makes a factor no larger than this at even odds or better."""
+        below = np.bincount(which, weights=scores <= factor) / sizes
+        return _at_least(rank, below) >= 0.5 - 1e-9
+
+    factor = ordered[rank - 1] if len(sizes) == len(scores) else ordered[bisect_left(ordered, True, key=likely)]
+    share = np.bincount(which, weights=(deviations <= floor) & ~(errors <= floor)) / sizes
+    return Calibration(factor=float(factor), nominal=nominal, n=len(sizes), floor=floor, blind=round(float(share.sum())))
 
 
-def _weights(count: int, frame: Int[np.ndarray, " n"] | None) -> tuple[Float[np.ndarray, " n"], int]:
-    """Weight of each entry, such that those of one frame add up to 1, and the number of frames."""
-    if frame is None:
-        return np.ones(count), count
-    _, which, sizes = np.unique(frame, return_inverse=True, return_counts=True)
-    return 1.0 / sizes[which], len(sizes)
+def _frames(count: int, frame: Int[np.ndarray, " n"] | None) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " frames"]]:
+    """Number of the frame of each entry, counted from 0, and how many entries each has."""
+    _, which, sizes = np.unique(np.arange(count) if frame is None else frame, return_inverse=True, return_counts=True)
+    return which, sizes
+
+
+def _at_least(k: int, chances: Float[np.ndarray, " n"]) -> float:
+    """Chance that k or more of n independent events happen (Poisson's binomial distribution)."""
+    happened = np.ones(1)
+    for chance in chances:
+        happened = np.convolve(happened, (1 - chance, chance))
+    return float(happened[k:].sum())
 
 
 @dataclass(frozen=True)
@@ -184,18 +197,17 @@ class Coverage:
     n: int
     frames: int
     """Labelled frames that the n belong to."""
+    share: float
+    """Covered share, every frame weighing the same: what the calibration promises. ``covered / n`` where each is a frame of
+    its own or frames are equally large."""
     low: float
     high: float
     """95 % Clopper-Pearson limits of the covered share."""
     drift: bool
     """Fewer were covered than chance explains: the labels are no longer of the kind that was calibrated on."""
 
-    @property
-    def share(self) -> float:
-        return self.covered / self.n
-
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"share": self.share}
+        return asdict(self)
 
 
 def coverage(
@@ -225,38 +237,38 @@ def coverage(
     """
     from scipy.stats import beta, betabinom  # half a second, which commands that only look need not spend
 
-    if len(errors) == 0:
+    n = len(errors)
+    if n == 0:
         raise ValueError("coverage needs at least one label")
     inside = errors <= calibration.bound(deviations)
-    n, covered = len(errors), int(np.sum(inside))
-    frames = n if frame is None else len(np.unique(frame))
-    independent = float(n) if frame is None else _independent(inside, frame)
-    hits = independent * covered / n
+    which, sizes = _frames(n, frame)
+    of_frame = np.bincount(which, weights=inside) / sizes
+    share, covered = float(of_frame.mean()), int(inside.sum())
+    independent = _independent(of_frame, n)
+    hits = independent * share
     low = 0.0 if covered == 0 else float(beta.ppf(0.025, hits, independent - hits + 1))
     high = 1.0 if covered == n else float(beta.ppf(0.975, hits + 1, independent - hits))
     rank = _rank(calibration.n, calibration.nominal)
     # An empty calibration promised nothing.
     chance = 1.0 if rank == 0 else float(betabinom.cdf(round(hits), round(independent), rank, calibration.n + 1 - rank))
-    return Coverage(covered=covered, n=n, frames=frames, low=low, high=high, drift=chance < ALARM)
+    return Coverage(covered, n, len(sizes), share, low, high, drift=chance < ALARM)
 
 
-def _independent(inside: Bool[np.ndarray, " n"], frame: Int[np.ndarray, " n"]) -> float:
-    """Number of independent labels whose covered share would scatter as much as that of these atoms, frames being independent.
+def _independent(of_frame: Float[np.ndarray, " frames"], n: int) -> float:
+    """Number of independent labels whose covered share would scatter as much as the mean share of these frames.
 
-    Lowered by the squared ratio of Student quantiles, since the scatter is estimated from few frames. At most the number of
+    Lowered by the squared ratio of Student quantiles, since the scatter is estimated from few frames. At most the number n of
     atoms; that of frames where all or none are covered, which tells nothing of the scatter.
     """
     from scipy.stats import t as student_t
 
-    _, which, sizes = np.unique(frame, return_inverse=True, return_counts=True)
-    share = inside.mean()
+    frames, share = len(of_frame), of_frame.mean()
     binomial = share * (1 - share)
-    if len(sizes) < 2 or binomial == 0 or len(sizes) == len(inside):
-        return float(len(sizes))
-    excess = np.bincount(which, weights=inside - share)  # of each frame over its part of the mean
-    variance = len(sizes) / (len(sizes) - 1) * float((excess**2).sum()) / len(inside) ** 2
-    few = (student_t.ppf(0.975, len(inside) - 1) / student_t.ppf(0.975, len(sizes) - 1)) ** 2
-    return float(min(few * binomial / variance, len(inside))) if variance > 0 else float(len(sizes))
+    if frames < 2 or binomial == 0 or frames == n:
+        return float(frames)
+    variance = of_frame.var(ddof=1) / frames
+    few = (student_t.ppf(0.975, n - 1) / student_t.ppf(0.975, frames - 1)) ** 2
+    return float(min(few * binomial / variance, n)) if variance > 0 else float(frames)
 
 
 def trust_levels(calibration: Calibration | None, config: SelectConfig, target_force_error: float) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from al_leignn.calibration import ENERGY_FLOOR, FORCE_FLOOR, Calibration, Coverage, calibrate, coverage, frame_errors
 from al_leignn.core import CommitteePrediction, LabelledFrame
@@ -25,6 +25,10 @@ class Quantity(NamedTuple):
     """Which frame each entry belongs to."""
     unit: str
     floor: float
+
+    def of(self, mask: Bool[np.ndarray, " n"]) -> "Quantity":
+        """The entries where the mask holds."""
+        return self._replace(errors=self.errors[mask], deviations=self.deviations[mask], frame=self.frame[mask])
 
     def calibrate(self) -> Calibration:
         return calibrate(self.errors, self.deviations, floor=self.floor, frame=self.frame)
@@ -60,10 +64,6 @@ def quantities(
             np.array([m.max() for m in missed]), np.array([s.max() for s in spread]), frames, "eV/Å", FORCE_FLOOR
         ),
         ANY_ATOM: atoms,
-        **({} if len(elements) < 2 else {f"force on {chemical_symbols[z]}": _part(atoms, numbers == z) for z in elements}),
+        **({} if len(elements) < 2 else {f"force on {chemical_symbols[z]}": atoms.of(numbers == z) for z in elements}),
         ENERGY: Quantity(*energies, frames, "eV/atom", ENERGY_FLOOR),
     }
-
-
-def _part(whole: Quantity, mask: np.ndarray) -> Quantity:
-    return whole._replace(errors=whole.errors[mask], deviations=whole.deviations[mask], frame=whole.frame[mask])

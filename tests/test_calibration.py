@@ -59,26 +59,27 @@ def test_limits_are_those_of_clopper_and_pearson() -> None:
     assert json.dumps(found.to_dict(), allow_nan=False)
 
 
-def grouped(rng: np.random.Generator, frames: int, atoms: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def grouped(
+    rng: np.random.Generator, frames: int, atoms: int = 40, differing: float = 0.5
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Errors and deviations of atoms whose overconfidence differs from frame to frame, and the frame of each."""
     deviations = rng.lognormal(-2.0, 0.7, (frames, atoms))
-    errors = deviations * np.abs(rng.standard_t(5, (frames, atoms))) * rng.lognormal(0.5, 0.5, (frames, 1))
+    errors = deviations * np.abs(rng.standard_t(5, (frames, atoms))) * rng.lognormal(0.5, differing, (frames, 1))
     sizes = rng.integers(1, atoms, frames)
     mask = np.arange(atoms) < sizes[:, None]
     return errors[mask], deviations[mask], np.repeat(np.arange(frames), sizes)
 
 
-@pytest.mark.parametrize("n", [9, 30])
-def test_atoms_are_covered_although_those_of_a_frame_go_together(n: int) -> None:
+@pytest.mark.parametrize("differing", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("n", [9, 20, 29])
+def test_atoms_are_covered_at_90_percent_however_alike_those_of_a_frame_are(n: int, differing: float) -> None:
     rng = np.random.default_rng(n)
     shares = []
-    for _ in range(600):
-        errors, deviations, frame = grouped(rng, n)
+    for _ in range(300):
+        errors, deviations, frame = grouped(rng, n, 12, differing)
         calibration = calibrate(errors, deviations, frame=frame)
-        errors, deviations, frame = grouped(rng, 20)
-        inside = np.bincount(frame, weights=errors <= calibration.bound(deviations))
-        shares.append(np.mean(inside / np.bincount(frame)))  # an atom of a frame, both drawn at random
-    assert 0.9 - 0.01 <= np.mean(shares) <= 0.9 + 1 / (n + 1) + 0.01
+        shares.append(coverage(calibration, *grouped(rng, 20, 12, differing)).share)
+    assert 0.89 <= np.mean(shares) <= 0.94
 
 
 def test_limits_of_atoms_hold_although_those_of_a_frame_go_together() -> None:
@@ -113,6 +114,15 @@ def test_a_large_frame_weighs_no_more_than_a_small_one() -> None:
     found = calibrate(errors, deviations, frame=np.concatenate([np.zeros(1000, dtype=int), np.arange(1, 10)]))
     assert found.n == 10
     assert found.factor == 9.0  # ten of eleven, wherever the large frame lies
+
+
+def test_coverage_too_weighs_a_large_frame_no_more_than_a_small_one() -> None:
+    """A frame of 1000 atoms that are not covered beside nine of one atom that are."""
+    errors, frame = np.concatenate([np.full(1000, 5.0), np.ones(9)]), np.concatenate([np.zeros(1000, int), np.arange(1, 10)])
+    found = coverage(Calibration(2.0, 0.9, 25, FORCE_FLOOR, 0), errors, np.ones(1009), frame)
+    assert (found.covered, found.n, found.frames, found.share) == (9, 1009, 10, 0.9)
+    assert found.low < 0.6
+    assert not found.drift
 
 
 def test_factor_is_the_stated_order_statistic() -> None:
