@@ -496,6 +496,9 @@ class CheckConfig(Section):
     )
 
 
+ObservableKind = Literal["rdf", "adf", "coordination", "msd", "diffusion", "vdos", "energy", "pressure", "density", "forces"]
+
+
 class ConvergeConfig(Section):
     """When to stop."""
 
@@ -503,6 +506,19 @@ class ConvergeConfig(Section):
     target_energy_error: Positive = Field(0.005, description="energy MAE to reach on fresh labels, eV/atom")
     accurate_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.9, description="share of the explored frames that must be within the trust level"
+    )
+    references: list[str] = Field(
+        default_factory=list,
+        description="AIMD trajectories (`al-leignn aimd` makes them), relative to this file: MD of the committee must be "
+        "equivalent to each; none: the weaker claim is made, without observables",
+    )
+    observables: list[ObservableKind] = Field(
+        default_factory=list, description="kinds of observables to compare with the references; empty: all that both have"
+    )
+    tolerances: dict[ObservableKind, Positive] = Field(
+        default_factory=dict,
+        description="largest difference from the references that does not matter, by kind of observable "
+        "(docs/validation.md has units and defaults)",
     )
     iterations: Count = Field(1, description="iterations in a row for which every condition must hold")
     stall_iterations: Annotated[int, Field(ge=2)] = Field(

@@ -10,6 +10,22 @@ from al_leignn.core import Decision, DecisionKind
 LOW_COVERAGE = 0.7
 """Below this share of covered fresh labels, a nominal 90 % bound is plainly overconfident."""
 
+WEAKER = " This is the weaker claim: no observable was compared with AIMD, since [converge] names no references."
+
+
+@dataclass(frozen=True)
+class Observables:
+    """How MD of the committee compares with AIMD."""
+
+    verdicts: tuple[str, ...]
+    """Of each reference: equivalent, different, undecided, or unstable."""
+    words: str
+
+    @property
+    def undecided(self) -> bool:
+        """Nothing speaks against it, but the references are too short to tell."""
+        return "undecided" in self.verdicts and not {"different", "unstable"} & set(self.verdicts)
+
 
 @dataclass(frozen=True)
 class IterationSummary:
@@ -31,6 +47,10 @@ class IterationSummary:
     """Of all frames explored in this iteration."""
     coverage: float | None = None
     """Share of fresh labels within the calibrated bound."""
+    drift: bool | None = None
+    """Fewer were within it than chance explains (`calibration.Coverage`)."""
+    observables: "Observables | None" = None
+    """None without a reference."""
     gates: dict[str, bool] = field(default_factory=dict)
     """Physics gates by name."""
     walkers_stopped: int = 0
@@ -45,9 +65,9 @@ def decide(history: Sequence[IterationSummary], config: ConvergeConfig, budget: 
     """Decide after the last iteration of `history` (in order).
 
     CONVERGED when every condition has held for `config.iterations` iterations in a row; else BUDGET_SPENT when a ceiling
-    is reached; else STALLED when the error on fresh labels has had no new minimum for `config.stall_iterations`
-    iterations; else CONTINUE. What was not measured does not hold. Iteration 0 (seeds) does not count against
-    `budget.iterations`.
+    is reached; else STALLED when only longer references are missing, or the error on fresh labels has had no new minimum for
+    `config.stall_iterations` iterations; else CONTINUE. What was not measured does not hold. Iteration 0 (seeds) does not count
+    against `budget.iterations`.
     """
     if not history:
         return Decision(DecisionKind.CONTINUE, "Nothing has been measured yet.")
@@ -56,7 +76,8 @@ def decide(history: Sequence[IterationSummary], config: ConvergeConfig, budget: 
     row = _in_a_row(history, config)
     conditions = {name: holds for name, (holds, _) in findings.items()} | {"in a row": row >= config.iterations}
     if all(conditions.values()):
-        return Decision(DecisionKind.CONVERGED, f"Converged with {last.n_labels} labels: {_facts(findings, True)}.", conditions)
+        reason = f"Converged with {last.n_labels} labels: {_facts(findings, True)}."
+        return Decision(DecisionKind.CONVERGED, reason + WEAKER * (last.observables is None), conditions)
 
     missing = (
         _facts(findings, False)
@@ -65,6 +86,9 @@ def decide(history: Sequence[IterationSummary], config: ConvergeConfig, budget: 
     spent = _spent(last, budget)
     if spent:
         return Decision(DecisionKind.BUDGET_SPENT, f"Budget spent ({spent}) before convergence: {missing}.", conditions)
+    if last.observables is not None and last.observables.undecided and _all_but(findings, "observables"):
+        reason = f"Stalled: only AIMD is missing: {missing}; make the references longer (`al-leignn aimd`) and run again."
+        return Decision(DecisionKind.STALLED, reason, conditions)
     stall = _stall(history, config)
     if stall:
         return Decision(DecisionKind.STALLED, f"Stalled: {stall}; {missing}; {_advice(last, findings)}.", conditions)
@@ -86,18 +110,32 @@ def _findings(summary: IterationSummary, config: ConvergeConfig) -> dict[str, tu
         explored = f"{share:.1%} of the explored frames are within the trust level (at least {needed:.1%} needed)"
     n = summary.fresh_n
     climb = {} if summary.climb is None else {"schedule": summary.climb}
-    return climb | {
-        "force error": _error("force error", summary.fresh_force_mae, config.target_force_error, n, "eV/Å"),
-        "energy error": _error("energy error", summary.fresh_energy_mae, config.target_energy_error, n, "eV/atom"),
-        "accurate share": (share is not None and share >= needed, explored),
-        "physics gates": (bool(summary.gates) and not failed, gates),
-        "stable walkers": (
-            summary.walkers_stopped == 0,
-            f"{summary.walkers_stopped} walker(s) stopped for unphysical motion"
-            if summary.walkers_stopped
-            else "no walker stopped",
-        ),
-    }
+    seen = summary.observables
+    compared = {} if seen is None else {"observables": (set(seen.verdicts) == {"equivalent"}, seen.words)}
+    return (
+        climb
+        | {
+            "force error": _error("force error", summary.fresh_force_mae, config.target_force_error, n, "eV/Å"),
+            "energy error": _error("energy error", summary.fresh_energy_mae, config.target_energy_error, n, "eV/atom"),
+            "calibrated bound": _bound(summary),
+            "accurate share": (share is not None and share >= needed, explored),
+            "physics gates": (bool(summary.gates) and not failed, gates),
+            "stable walkers": (
+                summary.walkers_stopped == 0,
+                f"{summary.walkers_stopped} walker(s) stopped for unphysical motion"
+                if summary.walkers_stopped
+                else "no walker stopped",
+            ),
+        }
+        | compared
+    )
+
+
+def _bound(summary: IterationSummary) -> tuple[bool, str]:
+    if summary.coverage is None or summary.drift is None:
+        return False, "no bound was calibrated before the fresh frames"
+    held = f"calibrated bound held for {summary.coverage:.0%} of the fresh frames"
+    return not summary.drift, held + ", fewer than chance explains" * summary.drift
 
 
 def _error(name: str, value: float | None, target: float, n: int, unit: str) -> tuple[bool, str]:
@@ -105,6 +143,10 @@ def _error(name: str, value: float | None, target: float, n: int, unit: str) -> 
         return False, f"no {name} on fresh MD frames yet"
     # A NaN error fails: it compares as false.
     return value <= target, f"{name} {value:.3g} {unit} on {n} fresh frames (target {target:.3g})"
+
+
+def _all_but(findings: dict[str, tuple[bool, str]], name: str) -> bool:
+    return all(holds for other, (holds, _) in findings.items() if other != name)
 
 
 def _facts(findings: dict[str, tuple[bool, str]], holding: bool) -> str:
@@ -150,8 +192,10 @@ def _advice(last: IterationSummary, findings: dict[str, tuple[bool, str]]) -> st
     """The likeliest remedy, one."""
     if last.walkers_stopped or not findings["physics gates"][0]:
         return "lower the highest temperature or the time step, or add rattled and strained seeds"
-    if last.coverage is not None and last.coverage < LOW_COVERAGE:
+    if last.drift or (last.coverage is not None and last.coverage < LOW_COVERAGE):
         return f"the committee is overconfident ({last.coverage:.0%} of fresh labels within its bound): use more members"
+    if last.observables is not None and _all_but(findings, "observables"):
+        return "lower the target of the force error, or state the tolerances that your conclusions need"
     if findings["force error"][0] and findings["energy error"][0]:
         return "the errors are at their targets: explore longer, or accept a lower accurate_share"
     return "train longer, use more features or a larger cutoff, check the labels' k-points and basis, or raise the target"

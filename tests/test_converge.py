@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from al_leignn.config import BudgetConfig, ConvergeConfig
-from al_leignn.converge import IterationSummary, decide
+from al_leignn.converge import IterationSummary, Observables, decide
 from al_leignn.core import DecisionKind
 
 GOOD = IterationSummary(
@@ -18,23 +18,29 @@ GOOD = IterationSummary(
     fresh_n=6,
     accurate_share=0.95,
     coverage=0.9,
+    drift=False,
     gates={"nve drift": True, "force consistency": True},
+    observables=Observables(("equivalent", "equivalent"), "21 observables equivalent to aimd.extxyz"),
 )
 SEEDED = IterationSummary(iteration=0, n_labels=20, core_hours=0.2)
 
 FAULTS: dict[str, dict[str, Any]] = {
     "force error": {"fresh_force_mae": 0.0612},
     "energy error": {"fresh_energy_mae": 0.0074},
+    "calibrated bound": {"coverage": 0.55, "drift": True},
     "accurate share": {"accurate_share": 0.42},
     "physics gates": {"gates": {"nve drift": False, "force consistency": True}},
     "stable walkers": {"walkers_stopped": 2},
+    "observables": {"observables": Observables(("equivalent", "different"), "beside aimd.extxyz, different: g(r) Si-Si")},
 }
 WORDS = {
     "force error": "force error 0.0612 eV/Å on 6 fresh frames (target 0.03)",
     "energy error": "energy error 0.0074 eV/atom on 6 fresh frames (target 0.005)",
+    "calibrated bound": "held for 55% of the fresh frames, fewer than chance explains",
     "accurate share": "42.0% of the explored frames",
     "physics gates": "nve drift",
     "stable walkers": "2 walker(s) stopped",
+    "observables": "beside aimd.extxyz, different: g(r) Si-Si",
 }
 
 
@@ -75,6 +81,7 @@ def test_must_hold_several_iterations_in_a_row() -> None:
         {"fresh_n": 0},
         {"accurate_share": None},
         {"gates": {}},
+        {"coverage": None, "drift": None},
         {"fresh_force_mae": float("nan")},
     ],
 )
@@ -142,3 +149,34 @@ def test_a_stall_comes_with_advice(changes: dict[str, Any], advice: str) -> None
 def test_stalled_at_its_target_is_told_apart() -> None:
     history = stalled([0.02, 0.025, 0.025], accurate_share=0.5)
     assert "explore longer" in decide(history, ConvergeConfig(stall_iterations=2), BudgetConfig()).reason
+
+
+def test_without_a_reference_the_claim_is_the_weaker_one_and_says_so() -> None:
+    strong = decide([SEEDED, GOOD], ConvergeConfig(), BudgetConfig())
+    weak = decide([SEEDED, replace(GOOD, observables=None)], ConvergeConfig(), BudgetConfig())
+    assert (strong.kind, weak.kind) == (DecisionKind.CONVERGED, DecisionKind.CONVERGED)
+    assert strong.conditions["observables"]
+    assert "observables" not in weak.conditions
+    assert "21 observables equivalent" in strong.reason
+    assert "weaker claim" in weak.reason
+    assert "weaker claim" not in strong.reason
+
+
+def test_more_labels_are_not_paid_for_where_only_aimd_is_missing() -> None:
+    undecided = Observables(("equivalent", "undecided"), "beside aimd.extxyz, undecided: MSD Si (needs 3 ps more AIMD)")
+    waiting = decide([SEEDED, replace(GOOD, observables=undecided)], ConvergeConfig(), BudgetConfig())
+    assert waiting.kind is DecisionKind.STALLED
+    assert "only AIMD is missing" in waiting.reason
+    assert "needs 3 ps more AIMD" in waiting.reason
+    # Where anything else is amiss, labels may still help.
+    for other in ({"fresh_force_mae": 0.06}, {"observables": Observables(("undecided", "different"), "…")}):
+        going_on = decide([SEEDED, replace(GOOD, **{"observables": undecided} | other)], ConvergeConfig(), BudgetConfig())
+        assert going_on.kind is DecisionKind.CONTINUE
+
+
+def test_stalled_for_its_observables_alone() -> None:
+    different = Observables(("different",), "beside aimd.extxyz, different: vibrations Si")
+    decision = decide(stalled([0.02, 0.025, 0.025], observables=different), ConvergeConfig(stall_iterations=2), BudgetConfig())
+    assert decision.kind is DecisionKind.STALLED
+    assert "vibrations Si" in decision.reason
+    assert "lower the target of the force error" in decision.reason

@@ -21,7 +21,7 @@ from al_leignn.campaign.layout import CONFIG, POOL, PREDICTIONS, SAMPLES, Layout
 from al_leignn.campaign.schedule import plan_of
 from al_leignn.campaign.state import decision_of, label_verdict, published_items
 from al_leignn.campaign.uncertainty import deviation_summary, judged_deviations, uncertainty_table
-from al_leignn.converge import IterationSummary
+from al_leignn.converge import IterationSummary, Observables
 from al_leignn.core import Decision, LabelVerdict, Stage, StageRequest
 from al_leignn.errors import DamagedArtifactError
 from al_leignn.store import Manifest, read_manifest
@@ -269,6 +269,8 @@ class History:
                     fresh_n=fresh.get("n_frames", 0),
                     accurate_share=verdicts["accurate"] / pool if pool else None,
                     coverage=(validation["coverage"] or {}).get("share"),
+                    drift=(validation["coverage"] or {}).get("drift"),
+                    observables=_observables_of(validation),
                     gates={gate["name"]: gate["passed"] for gate in validation["gates"]},
                     walkers_stopped=sum(bool(walker["stopped"] or walker.get("recovery")) for walker in self.walkers(i)),
                     explored=plan.walkers if i > 0 else (),
@@ -355,6 +357,13 @@ class History:
             if found is not None:
                 return i, found
         return None
+
+
+def _observables_of(validation: dict[str, Any]) -> Observables | None:
+    compared = validation.get("observables")
+    if not compared:
+        return None
+    return Observables(tuple(one["verdict"] for one in compared), "; ".join(one["words"] for one in compared))
 
 
 def load_arrays(path: Path, *names: str) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Stages train, validate and converge: from labels to a committee, its worth, and the decision."""
 
 import json
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from al_leignn.model.committee import Committee
 
 HISTORY = "history.json"
+
+OBSERVABLES = "observables.json"
+"""Every comparison with AIMD (`validate.agreement.Agreement`), in the validate stage."""
 
 DRIFT_STEPS = 200
 """MD steps of the energy-conservation gate: seconds, not a benchmark."""
@@ -105,6 +110,7 @@ def validate(item: Item) -> Outcome:
     result |= _uncertainty(item, seen, found)
     item.report(2, 3, "physics")
     result["gates"] = _gates(item, committee, everything)
+    result["observables"] = _observables(item, committee)
     item.report(3, 3, "physics")
     return Outcome(result, {})
 
@@ -176,14 +182,43 @@ def _write_predictions(
 
 def _gates(item: Item, committee: "Committee", labelled: Sequence[LabelledFrame]) -> list[dict[str, Any]]:
     """Physics of the committee mean; tried on a frame where forces do not vanish by symmetry."""
-    from al_leignn.validate.physics import force_consistency, nve_drift, repulsive_wall
+    from al_leignn.validate.physics import extensivity, force_consistency, nve_drift, repulsive_wall
 
     atoms = labelled[-1].frame.atoms if labelled else item.dataset(item.iteration + 1).train[-1].frame.atoms
     calculator = committee.calculator()
     rng = np.random.default_rng(item.seed)
     explore = item.config.explore
     drift = nve_drift(atoms, calculator, rng, temperature=explore.hottest, steps=DRIFT_STEPS, timestep_fs=explore.timestep_fs)
-    return [g.to_dict() for g in (force_consistency(atoms, calculator, rng), repulsive_wall(atoms, calculator), drift)]
+    others = force_consistency(atoms, calculator, rng), repulsive_wall(atoms, calculator), extensivity(atoms, calculator)
+    return [gate.to_dict() for gate in (*others, drift)]
+
+
+def _observables(item: Item, committee: "Committee") -> list[dict[str, Any]]:
+    """MD of the new committee beside each AIMD reference; every number of it goes to a file."""
+    if not item.config.converge.references:
+        return []
+    from al_leignn.campaign.references import read_references
+    from al_leignn.campaign.validation import compare_with_references
+
+    references = read_references(item.layout, item.config)
+    with tempfile.TemporaryDirectory(dir=item.scratch) as folder:
+        compared = compare_with_references(
+            references,
+            committee,
+            item.config.converge,
+            Path(folder),
+            seed=item.seed,
+            progress=lambda done, total: item.report(done, total, "MD beside AIMD"),
+        )
+    told, whole = [], []
+    for reference, found in zip(references, compared, strict=True):
+        if isinstance(found, RunError):
+            told.append({"reference": reference.name, "verdict": "unstable", "words": f"beside {reference.name}, {found.what}"})
+            continue
+        told.append({"reference": reference.name, "verdict": found.outcome.value, "words": found.words})
+        whole.append(found.to_dict())
+    (item.scratch / OBSERVABLES).write_text(json.dumps(whole, allow_nan=False), encoding="utf-8")
+    return told
 
 
 def converge(item: Item) -> Outcome:

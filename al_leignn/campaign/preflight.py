@@ -49,8 +49,8 @@ def preflight(folder: Path, workers: int | None) -> Preflight:
 
     Raises
     ------
-    CampaignError, ConfigError, StructureError
-        If there is no campaign, or its config or structures cannot be used.
+    CampaignError, ConfigError, DataError, StructureError
+        If there is no campaign, or its config, structures or references cannot be used.
     """
     layout = Layout.open(folder)
     config = layout.config()
@@ -77,7 +77,7 @@ def require_ready(layout: Layout) -> None:
 
 def read_cells(layout: Layout, config: CampaignConfig) -> list[Atoms]:
     """The cells that are explored and labelled; raises if a structure is missing or impossible."""
-    for path in layout.inside([*config.structures, *config.data, *config.seeds.frames]):
+    for path in layout.inside([*config.structures, *config.data, *config.seeds.frames, *config.converge.references]):
         if not path.is_file():
             raise ConfigError("a file named in campaign.toml is not there", where=str(path))
     cells = read_starts(layout, config)
@@ -112,6 +112,10 @@ def _machine(layout: Layout, cores: int) -> dict[str, str]:
 def _missing(layout: Layout, config: CampaignConfig, cells: list[Atoms]) -> list[str]:
     species = sorted({int(z) for atoms in cells for z in atoms.numbers})
     missing = list(make_labeller(layout.labeller(config)).check(species))
+    if config.converge.references and not missing:
+        from al_leignn.campaign.references import read_references  # a second, which campaigns without need not spend
+
+        read_references(layout, config)
     if not os.access(layout.root, os.W_OK):
         missing.append(f"write permission: {layout.root} is read-only for you")
     elif shutil.disk_usage(layout.root).free < LEAST_FREE_BYTES:

@@ -117,6 +117,7 @@ def _inputs(layout: Layout, request: StageRequest, config: CampaignConfig) -> di
         case Stage.TRAIN:
             return of(Stage.COLLECT, i) | before
         case Stage.VALIDATE:
-            return of(Stage.TRAIN, i, config.train.members) | of(Stage.COLLECT, i) | before
+            made = of(Stage.TRAIN, i, config.train.members) | of(Stage.COLLECT, i) | before
+            return made | files("reference", config.converge.references)
         case Stage.CONVERGE:
             return of(Stage.VALIDATE, i) | of(Stage.SELECT, i)

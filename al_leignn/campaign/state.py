@@ -9,7 +9,7 @@ from al_leignn.campaign.schedule import explore_items
 from al_leignn.config import CampaignConfig
 from al_leignn.core import Decision, DecisionKind, LabelVerdict, Stage, StageRequest
 from al_leignn.errors import DamagedArtifactError
-from al_leignn.store import MANIFEST, Manifest, digest_json, read_manifest
+from al_leignn.store import MANIFEST, Manifest, digest_file, digest_json, read_manifest
 
 
 @dataclass(frozen=True)
@@ -134,4 +134,15 @@ def label_verdict(result: dict[str, Any]) -> LabelVerdict:
 def _reopened(layout: Layout, iterations: list[IterationState], config: CampaignConfig) -> bool:
     if not iterations or iterations[-1].decision is None:
         return False
-    return converge_digest(layout.config_of(iterations[-1].index)) != converge_digest(config)
+    last = iterations[-1].index
+    return converge_digest(layout.config_of(last)) != converge_digest(config) or _new_references(layout, last, config)
+
+
+def _new_references(layout: Layout, iteration: int, config: CampaignConfig) -> bool:
+    """Whether an AIMD reference is longer now than the one that was decided by."""
+    names = config.converge.references
+    validated = read_manifest(layout.item(StageRequest(Stage.VALIDATE, iteration, 0))) if names else None
+    if validated is None:
+        return False
+    files = dict(zip(names, layout.inside(names), strict=True))
+    return any(path.is_file() and digest_file(path) != validated.inputs.get(f"reference {name}") for name, path in files.items())

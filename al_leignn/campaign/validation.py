@@ -1,18 +1,19 @@
 """MD that can be compared with a reference trajectory: the same start, temperature, ensemble and times."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from al_leignn.campaign.derive import timestep
-from al_leignn.config import checked_explore
+from al_leignn.config import ConvergeConfig, checked_explore
 from al_leignn.errors import ConfigError, RunError
 from al_leignn.explore.production import write_trajectory
 from al_leignn.model.committee import Committee
 from al_leignn.units import FS
+from al_leignn.validate.agreement import ERROR_RATE, Agreement, agree, tolerances_of
 from al_leignn.validate.trajectory import Trajectory, read_trajectory
 
 LENGTH = 4.0
@@ -90,6 +91,44 @@ def md_like(
             fix="look at the last frames, and train on more of the kind",
         )
     return read_trajectory(out, skip_ps=SETTLING * found["steps"] * step / 1000.0)
+
+
+def compare_with_references(
+    references: Sequence[Trajectory],
+    committee: Committee,
+    config: ConvergeConfig,
+    folder: Path,
+    *,
+    seed: np.random.SeedSequence,
+    progress: Callable[[int, int], None],
+) -> list[Agreement | RunError]:
+    """Run MD like each reference and compare; the error that ended it where it became unphysical.
+
+    Each comparison may claim wrongly with a share of `ERROR_RATE`, so that all of them together have that rate. MD is written
+    to `folder`.
+    """
+    tolerances = tolerances_of([f"{kind}={value}" for kind, value in config.tolerances.items()])
+    found: list[Agreement | RunError] = []
+    for n, (reference, child) in enumerate(zip(references, seed.spawn(len(references)), strict=True)):
+        out = folder / f"reference-{n}.extxyz"
+        try:
+            md = md_like(reference, committee, out, Conditions(), seed=int(child.generate_state(1)[0]), progress=progress)
+        except RunError as error:
+            found.append(error)
+            continue
+        if reference.forces is not None or reference.stresses is not None:
+            md = with_predictions(md, committee)
+        found.append(
+            agree(
+                reference,
+                md,
+                tolerances=tolerances,
+                only=config.observables,
+                error_rate=ERROR_RATE / len(references),
+                seed=child,
+            )
+        )
+    return found
 
 
 def with_predictions(trajectory: Trajectory, committee: Committee) -> Trajectory:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from al_leignn.cli import convergence, labels, look, potential, queue, validate
+from al_leignn.cli import aimd, convergence, crystal, labels, look, potential, queue, validate
 from al_leignn.cli.options import CampaignDir, Json, Workers, default_workers, exit_code, print_json
 from al_leignn.errors import AlLeignnError
 
@@ -125,6 +125,8 @@ def schema() -> None:
 look.add_to(app)
 potential.add_to(app)
 validate.add_to(app)
+aimd.add_to(app)
+crystal.add_to(app)
 queue.add_to(app)
 labels.add_to(app)
 convergence.add_to(app)

@@ -167,7 +167,7 @@ def md(
             resume=resume,
             model=digest_file(checkpoint),
         )
-    print_json(found) if json else _print_values(found)
+    print_json(found) if json else print_values(found)
 
 
 def bar() -> Progress:
@@ -215,7 +215,7 @@ def _print_evaluation(found: dict[str, Any]) -> None:
         console.print(f"a frame's largest force error stays below {text} x its deviation for {c['nominal']:.0%} of such frames")
 
 
-def _print_values(found: dict[str, Any]) -> None:
+def print_values(found: dict[str, Any]) -> None:
     for name, value in found.items():
         text = f"{value:.5g}" if isinstance(value, float) else str(value)
         print(f"{name.replace('_', ' '):<18} {text}")

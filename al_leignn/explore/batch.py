@@ -184,18 +184,8 @@ class Batch:
 
     def step(self, step: int, *, everyone: bool) -> None:
         """The time step that ends at number `step`; forces by all members if `everyone`."""
-        config = self.settings.config
-        self._aim(step / config.steps)
-        dt = config.timestep_fs * FS
-        forces = partial(self.evaluate, everyone=everyone)
-        thermostat = partial(_THERMOSTATS[config.thermostat], friction=config.friction_per_ps / (1000.0 * FS))
-        match config.ensemble:
-            case "nve":
-                nve_step(self.state, forces, dt=dt)
-            case "nvt":
-                nvt_step(self.state, forces, dt=dt, thermostat=thermostat)
-            case "npt":
-                npt_step(self.state, forces, dt=dt, thermostat=thermostat, coupling=_COUPLINGS[config.cell])
+        self._aim(step / self.settings.config.steps)
+        time_step(self.state, partial(self.evaluate, everyone=everyone), self.settings.config)
         self.temperature_sum += self.state.temperature()
 
     def _aim(self, share: float) -> None:
@@ -257,6 +247,19 @@ class Batch:
             drift = gained[w] / (state.counts[w] * picoseconds) if conserved else None
             reports[walker.index] = WalkerReport(walker.index, walker.hottest, steps, reason.value, mean[w], drift)
         return reports
+
+
+def time_step(state: State, forces: integrators.Forces, config: ExploreConfig) -> None:
+    """One step of the configured ensemble."""
+    dt = config.timestep_fs * FS
+    thermostat = partial(_THERMOSTATS[config.thermostat], friction=config.friction_per_ps / (1000.0 * FS))
+    match config.ensemble:
+        case "nve":
+            nve_step(state, forces, dt=dt)
+        case "nvt":
+            nvt_step(state, forces, dt=dt, thermostat=thermostat)
+        case "npt":
+            npt_step(state, forces, dt=dt, thermostat=thermostat, coupling=_COUPLINGS[config.cell])
 
 
 def structures_at(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -68,6 +68,14 @@ class Labeller(Protocol):
 
         `tight` asks for a tenth of the usual SCF tolerances, at the same level of theory, where the labeller has any.
         """
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """A labeller that can start the SCF of a frame from the end of the one before, as in a trajectory."""
+
+    def follow(self, frame: Frame, scratch: Path, *, fresh: bool) -> Labels | LabelFailure:
+        """One attempt, in the empty folder `scratch`; `fresh` forgets the frame before."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +177,25 @@ def label_frame(
     return LabelOutcome(result, False, times["wall_s"], times["cpu_s"], attempt.rung, attempt.computed)
 
 
+def label_next(
+    labeller: Labeller, frame: Frame, scratch: Path, *, fresh: bool, checks: CheckConfig
+) -> Labels | DoubtfulLabels | LabelFailure:
+    """The label of the next frame of a trajectory, screened before and checked after, in a temporary folder in `scratch`.
+
+    Its SCF starts where that of the frame before ended, where the labeller can do that and unless `fresh`. The label store
+    takes no part: such a label depends, within the SCF's tolerances, on the frames before it.
+    """
+    attempt = _Attempt(labeller, scratch, checks)
+    failure = screen_geometry(frame)
+    if failure is not None:
+        return failure
+    if isinstance(labeller, Follower):
+        result = attempt.in_folder(lambda folder: labeller.follow(frame, folder, fresh=fresh))
+        if isinstance(result, Labels):
+            return check_labels(frame, _rounded(result), checks.max_force)
+    return attempt.climb(frame)
+
+
 class _Attempt:
     """One label under way."""
 
@@ -218,12 +245,16 @@ class _Attempt:
             detail = f"for an equivalent structure, {difference}"
         return DoubtfulLabels(labels, Doubt(Reason.ASYMMETRIC, detail))
 
-    def _run(self, frame: Frame, *, tight: bool = False) -> Labels | LabelFailure:
+    def in_folder(self, work: Callable[[Path], Labels | LabelFailure]) -> Labels | LabelFailure:
+        """Compute something in a temporary folder."""
         self._scratch.mkdir(parents=True, exist_ok=True)
         self.computed += 1
         # A killed process may still be closing its files while the folder is removed.
         with tempfile.TemporaryDirectory(prefix="label-", dir=self._scratch, ignore_cleanup_errors=True) as folder:
-            return self._labeller.label(frame, Path(folder), self.rung, tight=tight)
+            return work(Path(folder))
+
+    def _run(self, frame: Frame, *, tight: bool = False) -> Labels | LabelFailure:
+        return self.in_folder(lambda folder: self._labeller.label(frame, folder, self.rung, tight=tight))
 
 
 def _rounded(labels: Labels) -> Labels:

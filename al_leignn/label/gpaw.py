@@ -42,6 +42,7 @@ class GpawLabeller:
     def __init__(self, config: GpawConfig) -> None:
         self._config = config
         self._python = config.python or sys.executable
+        self._follower: ForkServer | None = None
 
     @functools.cached_property
     def level(self) -> str:
@@ -98,16 +99,36 @@ class GpawLabeller:
 
     def label(self, frame: Frame, scratch: Path, rung: int = 0, *, tight: bool = False) -> Labels | LabelFailure:
         """One attempt in `scratch`, an empty folder, with the settings of a rung of the rescue ladder."""
+        self._ask(frame, scratch, LADDER[rung], tight=tight, fresh=True)
+        return self._answer(frame, scratch, self._run(scratch))
+
+    def follow(self, frame: Frame, scratch: Path, *, fresh: bool) -> Labels | LabelFailure:
+        """A label whose SCF starts from wavefunctions and density of the frame before, unless a fresh start is asked for.
+
+        All frames are computed by one process. Under MPI (`launch`) each starts afresh.
+        """
+        if self._config.launch:
+            return self.label(frame, scratch)
+        self._ask(frame, scratch, LADDER[0], tight=False, fresh=fresh)
+        if self._follower is None or self._follower.closed:
+            self._follower = _new_server(self._python, "follow")
+        done = self._follower.run(scratch, self._config.time_limit_s)
+        # A GPAW that cannot start tells why when it is run alone.
+        return self.label(frame, scratch) if done is None else self._answer(frame, scratch, done)
+
+    def _ask(self, frame: Frame, scratch: Path, rung: Rung, *, tight: bool, fresh: bool) -> None:
         atoms = in_box(frame.atoms, self._config.vacuum)
         atoms.write(scratch / "frame.extxyz", format="extxyz")
         request = {
-            "gpaw": gpaw_parameters(self._config, atoms, LADDER[rung], tight=tight),
+            "gpaw": gpaw_parameters(self._config, atoms, rung, tight=tight),
             "moments": [self._config.initial_moments.get(s, 1.0) for s in atoms.symbols] if self._config.spin else None,
             "dispersion": self._config.dispersion,
             "stress": self._config.mode == "pw" and bool(frame.atoms.pbc.all()),
+            "fresh": fresh,
         }
         (scratch / "parameters.json").write_text(json.dumps(request, allow_nan=False), encoding="utf-8")
-        done = self._run(scratch)
+
+    def _answer(self, frame: Frame, scratch: Path, done: Finished) -> Labels | LabelFailure:
         if done.returncode is None:
             return LabelFailure(frame.uid, Reason.TIMEOUT, f"no result within {self._config.time_limit_s:g} s")
         if done.returncode != 0:
@@ -188,7 +209,11 @@ def _last_line(text: str) -> str:
 @functools.cache
 def _server(python: str) -> ForkServer:
     """Started with the first label, for all that this process will make."""
-    server = ForkServer([python, str(_WORKER), "serve"])
+    return _new_server(python, "serve")
+
+
+def _new_server(python: str, kind: str) -> ForkServer:
+    server = ForkServer([python, str(_WORKER), kind])
     atexit.register(server.close)
     return server
 

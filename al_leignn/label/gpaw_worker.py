@@ -2,12 +2,13 @@
 
     python gpaw_worker.py label     frame.extxyz + parameters.json -> result.json, in the current folder
     python gpaw_worker.py serve FD                                 -> the same in one fork after another (`serve`)
+    python gpaw_worker.py follow FD                                -> the same, each SCF going on from the last (`follow`)
     python gpaw_worker.py probe XC SYMBOL...                       -> JSON list: PAW data sets that are missing
     python gpaw_worker.py versions                                 -> JSON object: what is installed; does not start GPAW
 
 parameters.json holds GPAW's keyword arguments ("gpaw"), starting magnetic moments ("moments", μB, or null), a dispersion
-correction to add ("dispersion": "", "d3" or "d4") and whether stress is wanted ("stress"). result.json holds either "failure"
-(a reason and a detail) or
+correction to add ("dispersion": "", "d3" or "d4"), whether stress is wanted ("stress") and, for `follow`, whether the SCF starts
+afresh ("fresh"). result.json holds either "failure" (a reason and a detail) or
 
     energy        free energy F = E - TS of the smeared electrons, eV: the quantity whose derivative the forces are
     energy_zero   GPAW's extrapolation to zero smearing, eV; for comparison, inconsistent with the forces
@@ -24,6 +25,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from contextlib import suppress
 from importlib import metadata
@@ -34,20 +36,19 @@ from typing import Any
 sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
 
-def label() -> dict[str, Any]:
-    """Run the SCF for the frame and parameters in the current folder."""
+def label(parameters: dict[str, Any], calculator: Any = None) -> dict[str, Any]:
+    """Run the SCF for the frame in the current folder; with a calculator, from where that one is."""
     import gpaw
     from ase.io import read
-    from gpaw import GPAW, KohnShamConvergenceError
+    from gpaw import KohnShamConvergenceError
 
-    parameters = json.loads(Path("parameters.json").read_text(encoding="utf-8"))
     atoms: Any = read("frame.extxyz", format="extxyz")
     missing = missing_datasets(parameters["gpaw"]["xc"], sorted(set(atoms.get_chemical_symbols())))
     if missing:
         return _failure("crashed", f"GPAW has no PAW data set {', '.join(missing)}")
     if parameters["moments"] is not None:
         atoms.set_initial_magnetic_moments(parameters["moments"])
-    atoms.calc = GPAW(txt="gpaw.txt", **parameters["gpaw"])
+    atoms.calc = calculator or new_calculator(parameters)
     try:
         energy = atoms.get_potential_energy(force_consistent=True)
     except KohnShamConvergenceError:
@@ -61,6 +62,49 @@ def label() -> dict[str, Any]:
         "scf_steps": int(atoms.calc.get_number_of_iterations()),
         "gpaw": gpaw.__version__,
     }
+
+
+def new_calculator(parameters: dict[str, Any]) -> Any:
+    from gpaw import GPAW
+
+    return GPAW(txt="gpaw.txt", **parameters["gpaw"])
+
+
+def follow(descriptor: int) -> None:
+    """Label in the folders whose names come as lines on a socket, in this process, and answer as `serve` does.
+
+    One calculator serves all frames until one asks for a fresh start, has other parameters, or fails.
+    """
+    with socket.socket(fileno=descriptor) as caller, caller.makefile("rw") as lines:
+        print("ready", file=lines, flush=True)
+        calculator, made_for = None, None
+        for line in lines:
+            before = time.process_time()
+            os.chdir(line.rstrip("\n"))
+            output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            os.close(output)
+            status = 0
+            try:
+                parameters = read_parameters()
+                if parameters["fresh"] or parameters["gpaw"] != made_for:
+                    calculator, made_for = new_calculator(parameters), parameters["gpaw"]
+                result = label(parameters, calculator)
+                _publish(result)
+                if "failure" in result:
+                    made_for = None
+            except Exception:  # noqa: BLE001 - whatever it is, it is this label that failed
+                traceback.print_exc()
+                made_for, status = None, 1
+            sys.stdout.flush()
+            sys.stderr.flush()
+            print(status, time.process_time() - before, file=lines, flush=True)
+
+
+def read_parameters() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path("parameters.json").read_text(encoding="utf-8"))
+    return found
 
 
 def serve(descriptor: int) -> None:
@@ -104,7 +148,7 @@ def _label_in_fork(folder: str, write_end: int) -> None:
         os.dup2(output, 1)
         os.dup2(output, 2)
         known = set(sys.modules)
-        _publish(label())
+        _publish(label(read_parameters()))
         with os.fdopen(write_end, "w", encoding="utf-8") as told:
             told.write("\n".join(sorted(set(sys.modules) - known)))
         status = 0
@@ -179,9 +223,11 @@ def _publish(result: dict[str, Any]) -> None:
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["label"]:
-            _publish(label())
+            _publish(label(read_parameters()))
         case ["serve", number]:
             serve(int(number))
+        case ["follow", number]:
+            follow(int(number))
         case ["probe", functional, *elements]:
             print(json.dumps(missing_datasets(functional, elements)))
         case ["versions"]:

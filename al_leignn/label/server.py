@@ -34,6 +34,11 @@ class ForkServer:
         self._greeted = False
         self._closed = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended, in whatever way, and serves no more."""
+        return self._closed
+
     def run(self, folder: Path, time_limit_s: float) -> Finished | None:
         """Have the work done in `folder`; None if there is no server (any more) and nothing was begun."""
         with self._lock:

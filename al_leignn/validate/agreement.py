@@ -66,6 +66,9 @@ def tolerances_of(settings: Sequence[str]) -> dict[str, Tolerance]:
     return found
 
 
+SHOWN = 3
+"""Observables named in a sentence; the others are counted."""
+
 SPARSE = 0.005
 """Pair functions with a lower mean over all distances than this (g, or h in 1/Å) rest on too few pairs to have a shape."""
 
@@ -88,6 +91,16 @@ class Agreement:
         found = {comparison.outcome for comparison in self.comparisons}
         return next(o for o in (Outcome.DIFFERENT, Outcome.UNDECIDED, Outcome.EQUIVALENT) if o in found)
 
+    @property
+    def words(self) -> str:
+        """The outcome, and the observables that it is due to."""
+        if self.outcome is Outcome.EQUIVALENT:
+            return f"{len(self.comparisons)} observables equivalent to {self.reference.name}"
+        found = [c for c in self.comparisons if c.outcome is self.outcome]
+        shown = ", ".join(f"{c.name} ({_why(c)})" for c in found[:SHOWN])
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        return f"beside {self.reference.name}, {self.outcome.value}: {shown}{more}"
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe."""
         return {
@@ -105,6 +118,7 @@ def agree(
     md: Trajectory,
     *,
     tolerances: Mapping[str, Tolerance] = TOLERANCES,
+    only: Sequence[str] = (),
     error_rate: float = ERROR_RATE,
     seed: np.random.SeedSequence,
 ) -> Agreement:
@@ -114,10 +128,15 @@ def agree(
     (Holm's steps would not do: of the two claims about each observable one is always true, so true hypotheses do not run
     out.)
 
+    Parameters
+    ----------
+    only
+        Kinds of observables to compare; empty: all.
+
     Raises
     ------
     ConfigError
-        If the error rate is none.
+        If the error rate is none, or no observable is left.
     DataError
         If the trajectories are not of one system under the same conditions.
     """
@@ -127,12 +146,26 @@ def agree(
         )
     check_comparable(reference, md)
     pairs, skipped = _observables(reference, md)
+    pairs = [pair for pair in pairs if not only or pair[0].kind in only]
+    if not pairs:
+        raise ConfigError(
+            f"there is nothing to compare: both have no {', '.join(only)}",
+            where=reference.name,
+            fix="; ".join(f"{name}: {why}" for name, why in skipped.items()) or "choose other observables",
+        )
     level = error_rate / len(pairs)
     comparisons = [
         compare(ours, theirs, tolerances[ours.kind], level=level, rng=np.random.default_rng(child))
         for (ours, theirs), child in zip(pairs, seed.spawn(len(pairs)), strict=True)
     ]
     return Agreement(reference, md, comparisons, skipped, error_rate)
+
+
+def _why(comparison: Comparison) -> str:
+    """What is behind a verdict that is not equivalence."""
+    if comparison.need is not None:
+        return comparison.verdict.removeprefix(f"{comparison.outcome.value}: ")
+    return f"{comparison.difference / comparison.tolerance:.2g} x its tolerance"
 
 
 Both = list[tuple[Observable, Observable]]

@@ -32,6 +32,12 @@ CONSISTENCY_LIMIT = 0.02
 CONSISTENCY_FLOOR = 2e-3
 """eV/Å."""
 
+EXTENSIVITY_LIMIT = 1e-4
+"""eV/atom."""
+
+FAR_APART = 20.0
+"""Å. Farther than any potential here reaches."""
+
 WALL_FROM, WALL_TO = 0.75, 0.6
 """Range of pair distances, in sums of covalent radii, over which the energy must rise. Shorter than any bond (C≡O is 0.79);
 frames below 0.6 are not labelled by default."""
@@ -130,6 +136,25 @@ def force_consistency(
         worst = max(worst, difference) if math.isfinite(difference) else math.inf
     limit = CONSISTENCY_FLOOR + CONSISTENCY_LIMIT * float(np.sqrt(np.mean(forces**2)))
     return Gate("force consistency", worst, limit, "eV/Å", worst <= limit)
+
+
+def extensivity(atoms: Atoms, calculator: BaseCalculator) -> Gate:
+    """Energy, eV/atom, by which two of the same differ from twice one; forces on the atoms may not change either.
+
+    Two cells side by side where the structure is periodic, two copies far apart where it is not.
+    """
+    one = _copy(atoms, calculator)
+    axis = next(iter(np.flatnonzero(one.pbc).tolist()), None)
+    if axis is None:
+        two = one.copy()
+        two.positions += [FAR_APART + float(np.ptp(one.positions[:, 0])), 0.0, 0.0]
+        both = _copy(one + two, calculator)
+    else:
+        both = _copy(one.repeat([2 if n == axis else 1 for n in range(3)]), calculator)
+    energy = abs(float(both.get_potential_energy()) - 2 * float(one.get_potential_energy())) / len(both)
+    force = float(np.abs(both.get_forces() - np.tile(one.get_forces(), (2, 1))).max())
+    passed = energy <= EXTENSIVITY_LIMIT and force <= CONSISTENCY_FLOOR
+    return Gate("extensivity", energy, EXTENSIVITY_LIMIT, "eV/atom", passed, f"forces change by {force:.2g} eV/Å")
 
 
 def repulsive_wall(atoms: Atoms, calculator: BaseCalculator, *, points: int = 6) -> Gate:

@@ -72,6 +72,8 @@ class Trajectory:
     forces: Float[np.ndarray, "frames atoms 3"] | None = None
     stresses: Float[np.ndarray, "frames 6"] | None = None
     """Of the potential, positive under tension, eV/Å^3."""
+    level: str = ""
+    """Digest of the level of theory, where the frames name it."""
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -114,7 +116,8 @@ def read_trajectory(
         Time between frames. What the frames themselves say goes first (`time_fs` or `time_ps`; CP2K: `time`); without either,
         it is the time step of VASP (POTIM) or QE.
     temperature
-        Of the thermostat; by default what the file says (VASP's TEBEG), else the mean kinetic temperature.
+        Of the thermostat; by default what the file says (VASP's TEBEG, `target_temperature` of the frames), else the mean
+        kinetic temperature.
     skip_ps
         To leave out at the start, where the system was not in equilibrium yet.
 
@@ -132,7 +135,7 @@ def read_trajectory(
         images,
         str(path),
         interval_fs=_interval(images, str(path)) or interval_fs or step,
-        temperature=temperature or target,
+        temperature=temperature or target or _target(images),
         skip_ps=skip_ps,
     )
 
@@ -182,6 +185,7 @@ def trajectory(
         energies=_all([x.energy for x in labels]),
         forces=_all([x.forces for x in labels]),
         stresses=_all([x.stress for x in labels]),
+        level=str(images[0].info.get("level", "")).removeprefix("id:"),
     )
 
 
@@ -304,6 +308,12 @@ def _interval(images: Sequence[Atoms], where: str) -> float | None:
                 )
             return usual
     return None
+
+
+def _target(images: Sequence[Atoms]) -> float | None:
+    """The thermostat's temperature, K, if all frames name the same."""
+    found = {float(atoms.info.get("target_temperature", 0.0)) for atoms in images}
+    return found.pop() or None if len(found) == 1 else None
 
 
 def _said_by_the_code(path: Path) -> tuple[float | None, float | None]:

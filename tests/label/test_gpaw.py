@@ -1,5 +1,6 @@
 """GPAW for real, on cells that take a second or two; and what it is asked, without it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -223,6 +224,35 @@ def test_equal_frames_get_equal_numbers_computed_or_found(tmp_path: Path) -> Non
         assert result.stress is not None
         assert results[0].stress is not None
         np.testing.assert_array_equal(result.stress, results[0].stress)
+
+
+def test_next_frame_goes_on_from_the_density_before(tmp_path: Path) -> None:
+    """The same label in fewer SCF steps; the very same after a fresh start; and what fails is not gone on from."""
+    labeller = GpawLabeller(cheap())
+    moved = SILICON.atoms.copy()
+    moved.rattle(0.01, seed=1)
+
+    def follow(frame: Frame, name: str, *, fresh: bool) -> Labels | LabelFailure:
+        (tmp_path / name).mkdir()
+        return labeller.follow(frame, tmp_path / name, fresh=fresh)
+
+    def steps(name: str) -> int:
+        return int(json.loads((tmp_path / name / "result.json").read_text())["scf_steps"])
+
+    first, second = follow(SILICON, "first", fresh=True), follow(frame_of(moved), "second", fresh=False)
+    failed = follow(frame_of(bulk("Tc")), "failed", fresh=False)
+    third, fourth = follow(frame_of(moved), "third", fresh=False), follow(SILICON, "fourth", fresh=True)
+    assert isinstance(failed, LabelFailure)
+    assert "Tc.PBE" in failed.detail
+    assert isinstance(first, Labels)
+    assert isinstance(second, Labels)
+    assert isinstance(third, Labels)
+    assert isinstance(fourth, Labels)
+    assert steps("second") < steps("third")  # which had to start anew
+    assert second.energy == pytest.approx(third.energy, abs=1e-3)
+    np.testing.assert_allclose(second.forces, third.forces, atol=0.01)
+    assert first.energy == fourth.energy
+    np.testing.assert_array_equal(first.forces, fourth.forces)
 
 
 def test_every_rung_finds_the_same_ground_state(tmp_path: Path) -> None:

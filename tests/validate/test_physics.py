@@ -12,7 +12,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
-from al_leignn.validate.physics import force_consistency, nve_drift, repulsive_wall
+from al_leignn.validate.physics import extensivity, force_consistency, nve_drift, repulsive_wall
 
 
 def copper() -> Atoms:
@@ -148,3 +148,20 @@ def test_too_short_a_run_is_refused() -> None:
 def test_same_seed_same_number() -> None:
     one, two = (nve_drift(copper(), EMT(), np.random.default_rng(4), steps=20).value for _ in range(2))
     assert one == two
+
+
+def test_two_of_the_same_cost_twice_as_much() -> None:
+    for atoms, calculator in ((copper(), EMT()), (argon(), lennard_jones()), (molecule("CO"), EMT())):
+        before = atoms.positions.copy()
+        gate = extensivity(atoms, calculator)
+        assert gate.passed, gate
+        assert gate.value < 1e-8
+        np.testing.assert_array_equal(atoms.positions, before)
+
+
+@pytest.mark.parametrize("law", [spring, broken], ids=["tied to the centre of mass", "not finite"])
+def test_atoms_that_feel_how_many_there_are_fail(law: Law) -> None:
+    for atoms in (copper(), molecule("CO")):
+        gate = extensivity(atoms, Toy(law))
+        assert not gate.passed
+        json.dumps(gate.to_dict(), allow_nan=False)
