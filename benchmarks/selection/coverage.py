@@ -10,7 +10,9 @@ appended to FILE, one JSON object a line.
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,74 +21,73 @@ import torch
 from fits import fit, predict
 from pools import read
 
-from al_leignn.core import CommitteePrediction, LabelledFrame
-from al_leignn.quantities import quantities
+from al_leignn.core import LabelledFrame
+from al_leignn.quantities import Quantity, quantities
 from al_leignn.train.baseline import fit_e0s
 
-TRAIN, CALIBRATE, CHECK = 30, 40, 60
+TRAIN, CHECK = 30, 60
 SPLITS = 300
 OTHER = 60
 NEIGHBOURS_APART = 3
 """Frames of a trajectory are thinned so that each stands for itself."""
 
+
+@dataclass(frozen=True)
+class Kinds:
+    same: str
+    other: str = ""
+    """Without a file: the last quarter of the trajectory, `same` being the first half."""
+    calibrate: tuple[int, ...] = (40,)
+    """Numbers of frames that calibrate, one after the other."""
+
+
 SYSTEMS = {
-    "3bpa": (("3bpa/train_300K",), ("3bpa/extra_600K",), "300 K", "600 K"),
-    "nbmotaw": (("nbmotaw/train_elements",), ("nbmotaw/test_binaries",), "elements", "binaries"),
-    "lips": (("lips/train",), (), "first half", "last quarter"),
+    "3bpa": Kinds("3bpa/train_300K", "3bpa/extra_600K"),
+    # Each frame is of one element: only a quarter of those that calibrate tell of it.
+    "nbmotaw": Kinds("nbmotaw/train_elements", "nbmotaw/test_binaries", (40, 160)),
+    "lips": Kinds("lips/train"),
 }
 
 
-def frames_of(name: str) -> tuple[list[LabelledFrame], list[LabelledFrame]]:
+def frames_of(kinds: Kinds) -> tuple[list[LabelledFrame], list[LabelledFrame]]:
     """Frames of one kind, and of the other."""
-    same, other, *_ = SYSTEMS[name]
-    first = [item for file in same for item in read(file, 1)]
-    if not other:
+    first = read(kinds.same, 1)
+    if not kinds.other:
         return first[: len(first) // 2 : NEIGHBOURS_APART], first[3 * len(first) // 4 :]
-    return first, [item for file in other for item in read(file, 1)]
+    return first, read(kinds.other, 1)
 
 
-def measure(name: str) -> list[dict[str, Any]]:
+def measure(name: str) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(0)
-    same, other = frames_of(name)
-    same = [same[i] for i in rng.permutation(len(same))[: TRAIN + CALIBRATE + CHECK]]
+    same, other = frames_of(SYSTEMS[name])
+    same = [same[i] for i in rng.permutation(len(same))[: TRAIN + max(SYSTEMS[name].calibrate) + CHECK]]
     other = [other[i] for i in rng.permutation(len(other))[:OTHER]]
     train, rest = same[:TRAIN], same[TRAIN:]
-    check_size = min(CHECK, len(rest) - CALIBRATE)
     with tempfile.TemporaryDirectory() as folder:
         committee = fit(train, fit_e0s(same), 0, Path(folder) / "members")
-    on_rest, on_other = predict(committee, [f.frame for f in rest]), predict(committee, [f.frame for f in other])
-    shares: dict[str, list[float]] = {}
-    elsewhere: dict[str, list[float]] = {}
-    alarms: dict[str, list[bool]] = {}
+    seen = quantities(predict(committee, [item.frame for item in rest]), rest)
+    away = quantities(predict(committee, [item.frame for item in other]), other)
+    for n in SYSTEMS[name].calibrate:
+        orders = [rng.permutation(len(rest)) for _ in range(SPLITS)]
+        for key, quantity in seen.items():
+            yield {"system": name, "quantity": key} | divided(quantity, away[key], orders, n)
 
-    def some(indices: Sequence[int]) -> tuple[list[CommitteePrediction], list[LabelledFrame]]:
-        return [on_rest[i] for i in indices], [rest[i] for i in indices]
 
-    away = quantities(on_other, other)
-    for _ in range(SPLITS):
-        order = rng.permutation(len(rest)).tolist()
-        made = quantities(*some(order[:CALIBRATE]))
-        for key, quantity in quantities(*some(order[CALIBRATE : CALIBRATE + check_size])).items():
-            calibration = made[key].calibrate()
-            held = quantity.coverage(calibration)
-            shares.setdefault(key, []).append(held.share)
-            alarms.setdefault(key, []).append(held.drift)
-            if key in away:
-                elsewhere.setdefault(key, []).append(away[key].coverage(calibration).share)
-    return [
-        {
-            "system": name,
-            "quantity": key,
-            "share": float(np.mean(shares[key])),
-            "low": float(np.quantile(shares[key], 0.025)),
-            "high": float(np.quantile(shares[key], 0.975)),
-            "alarms": float(np.mean(alarms[key])),
-            "elsewhere": float(np.mean(elsewhere[key])) if key in elsewhere else None,
-            "calibrate": CALIBRATE,
-            "check": check_size,
-        }
-        for key in shares
-    ]
+def divided(seen: Quantity, away: Quantity, orders: list[np.ndarray], n: int) -> dict[str, Any]:
+    """Shares that the bound from n frames covers, over the divisions given by `orders`."""
+    found = defaultdict(list)
+    for order in orders:
+        calibration = seen.of(np.isin(seen.frame, order[:n])).calibrate()
+        held = seen.of(np.isin(seen.frame, order[n : n + CHECK])).coverage(calibration)
+        found["share"].append(held.share)
+        found["alarms"].append(held.drift)
+        found["from"].append(calibration.n)
+        found["elsewhere"].append(away.coverage(calibration).share)
+    return {name: float(np.mean(values)) for name, values in found.items()} | {
+        "low": float(np.quantile(found["share"], 0.025)),
+        "high": float(np.quantile(found["share"], 0.975)),
+        "calibrate": n,
+    }
 
 
 def main() -> None:
@@ -96,11 +97,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for name in arguments.systems:
-        found = measure(name)
+        found = list(measure(name))
         with arguments.out.open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in found)
-        for row in found:
-            print(row, flush=True)
+        print(f"{name}: {len(found)} rows", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Selection in the closed loop: labels until the target is met on frames of the oracle's own, hotter MD.
+"""Selection in the closed loop: error on frames of the oracle's own, hotter MD against the number of labels.
 
     python benchmarks/selection/loops.py --out FILE [--oracles NAME ...] [--rules NAME ...] [--seeds N] [--minutes M]
 
@@ -13,7 +13,7 @@ import itertools
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,20 @@ from fits import calibration, fit, maxima, predict, test_errors
 from rules import WINDOW, Judged, choose
 from series import complete, parser
 
-from al_leignn.calibration import trust_levels
+from al_leignn.calibration import Calibration, trust_levels
 from al_leignn.config import ExploreConfig, SelectConfig
 from al_leignn.core import Frame, LabelledFrame, Labels, Origin
 from al_leignn.explore.md import Walker, explore
+from al_leignn.model.committee import Committee
 from al_leignn.train.baseline import fit_e0s
 
 FIRST, HELD_BACK = 10, 4
 BATCH, FRESH = 10, 2
 """Labels per round; the own rule holds the fresh ones back for calibration, the others train on all."""
-ROUNDS = 6
+ROUNDS = 3
 TEST = 40
+STEPS, STRIDE = 1000, 20
+"""MD steps of each of the four walkers in a round; frames are looked at every STRIDE."""
 RULES = ("own", "random", "dp-gen")
 
 
@@ -50,8 +53,21 @@ class Oracle:
     beyond: tuple[float, float]
     """K."""
     target: float
-    """Force MAE, eV/Å."""
+    """Wanted force MAE, eV/Å: what the own rule derives its trust levels from."""
     timestep_fs: float
+
+
+@dataclass(frozen=True)
+class Start:
+    """What all rules of one seed have in common."""
+
+    folder: tempfile.TemporaryDirectory[str]
+    train: list[LabelledFrame]
+    held_back: list[LabelledFrame]
+    e0s: dict[int, float]
+    committee: Committee
+    steps: int
+    pool: list[Frame]
 
 
 def _alloy() -> Atoms:
@@ -80,8 +96,10 @@ def label(calculator: Calculator, frame: Frame) -> LabelledFrame:
     return LabelledFrame(frame, Labels(float(atoms.get_potential_energy()), atoms.get_forces()), "oracle")
 
 
-def own_md(oracle: Oracle, temperature: float, frames: int, seed: int, kind: str) -> list[LabelledFrame]:
+@cache
+def own_md(name: str, temperature: float, frames: int, seed: int) -> list[LabelledFrame]:
     """Frames of MD that the oracle drives, 100 fs apart after 0.5 ps."""
+    oracle = ORACLES[name]
     rng = np.random.default_rng(seed)
     calculator = oracle.calculator()
     atoms = oracle.atoms.copy()
@@ -93,59 +111,65 @@ def own_md(oracle: Oracle, temperature: float, frames: int, seed: int, kind: str
     found = []
     for n in range(frames):
         md.run(every)
-        found.append(label(calculator, Frame.of(atoms, Origin(kind, walker=n // 4, step=n * every, temperature=temperature))))
+        origin = Origin("oracle", walker=n // 4, step=n * every, temperature=temperature)
+        found.append(label(calculator, Frame.of(atoms, origin)))
     return found
 
 
-def rounds(name: str, rule: str, seed: int) -> Iterator[dict[str, Any]]:
-    """Labels and errors, round by round, until the target is met at both temperatures."""
-    oracle = ORACLES[name]
-    calculator = oracle.calculator()
-    tests = {t: own_md(oracle, t, TEST, 1000 + n, "test") for n, t in enumerate(oracle.beyond)}
-    first = own_md(oracle, oracle.trained, FIRST + HELD_BACK, seed, "data")
-    train, held_back = first[:FIRST], first[FIRST:]
+@cache
+def start(name: str, seed: int) -> Start:
+    """First labels, first committee, and the MD that it drives."""
+    labelled = own_md(name, ORACLES[name].trained, FIRST + HELD_BACK, seed)
+    train, held_back = labelled[:FIRST], labelled[FIRST:]
     e0s = fit_e0s(train)
-    labels, window = len(first), (0.0, 1.0)
-    with tempfile.TemporaryDirectory() as folder:
-        before = None
-        for n in range(ROUNDS + 1):
-            into = Path(folder) / str(n)
-            committee = fit(train, e0s, seed, into, before)
-            before = into
-            errors = {f"{t:g} K": test_errors(committee, tests[t])["force_mae"] for t in oracle.beyond}
-            met = max(errors.values()) <= oracle.target
-            row = {"oracle": name, "rule": rule, "seed": seed, "round": n, "labels": labels, "met": met, "force_mae": errors}
-            if met or n == ROUNDS:
-                yield row | {"steps": 0, "pool": 0}
-                return
-            fixed = calibration(committee, held_back)
-            _, hi = trust_levels(fixed, SelectConfig(), oracle.target)
-            steps, pool = walk(oracle, committee, n + 1, hi, seed)
-            yield row | {"steps": steps, "pool": len(pool)}
-            deviations = maxima(predict(committee, pool))
-            if n == 0:
-                low, high = np.quantile(deviations, WINDOW)
-                window = (float(low), float(high))
-            rng = np.random.default_rng([seed, n])
-            k = BATCH - FRESH if rule == "own" else BATCH
-            judged = Judged(pool, deviations, [item.frame for item in train], fixed)
-            taken = choose(rule, judged, k, rng, target=oracle.target, window=window)
-            train = train + [label(calculator, pool[i]) for i in taken]
-            labels += len(taken)
-            if rule == "own":
-                rest = rng.permutation([i for i in range(len(pool)) if i not in set(taken)])[:FRESH]
-                held_back = held_back + [label(calculator, pool[int(i)]) for i in rest]
-                labels += len(rest)
+    folder = tempfile.TemporaryDirectory()
+    committee = fit(train, e0s, seed, Path(folder.name) / "first")
+    steps, pool = walk(name, committee, 1, calibration(committee, held_back), seed)
+    return Start(folder, train, held_back, e0s, committee, steps, pool)
 
 
-def walk(oracle: Oracle, committee: Any, iteration: int, hi: float, seed: int) -> tuple[int, list[Frame]]:
-    """MD of two walkers at each of the higher temperatures."""
-    config = ExploreConfig(temperatures=list(oracle.beyond), steps=1000, stride=20, timestep_fs=oracle.timestep_fs, driver="mean")
+def rounds(name: str, rule: str, seed: int) -> Iterator[dict[str, Any]]:
+    """Labels and errors, round by round."""
+    oracle, began = ORACLES[name], start(name, seed)
+    calculator = oracle.calculator()
+    train, held_back, committee, before = began.train, began.held_back, began.committee, Path(began.folder.name) / "first"
+    tests = {f"{t:g} K": own_md(name, t, TEST, 1000 + n) for n, t in enumerate(oracle.beyond)}
+    row: dict[str, Any] = {"oracle": name, "rule": rule, "seed": seed}
+    steps, pool = began.steps, began.pool
+    window = tuple(np.quantile(maxima(predict(committee, pool)), WINDOW))
+    for n in range(ROUNDS + 1):
+        found = {t: test_errors(committee, frames)["force_mae"] for t, frames in tests.items()}
+        last = n == ROUNDS
+        labels = len(train) + len(held_back)
+        row |= {"round": n, "labels": labels, "force_mae": found, "steps": 0 if last else steps, "pool": 0 if last else len(pool)}
+        yield dict(row)
+        if last:
+            return
+        fixed = calibration(committee, held_back)
+        judged = Judged(pool, maxima(predict(committee, pool)), [item.frame for item in train], fixed)
+        rng = np.random.default_rng([seed, n])
+        k = BATCH - FRESH if rule == "own" else BATCH
+        taken = choose(rule, judged, k, rng, target=oracle.target, window=window)
+        train = train + [label(calculator, pool[i]) for i in taken]
+        if rule == "own":
+            rest = rng.permutation([i for i in range(len(pool)) if i not in set(taken)])[:FRESH]
+            held_back = held_back + [label(calculator, pool[int(i)]) for i in rest]
+        into = Path(began.folder.name) / f"{rule}-{n + 1}"
+        committee = fit(train, began.e0s, seed, into, before)
+        before = into
+        if n + 1 < ROUNDS:
+            steps, pool = walk(name, committee, n + 2, calibration(committee, held_back), seed)
+
+
+def walk(name: str, committee: Committee, iteration: int, fixed: Calibration, seed: int) -> tuple[int, list[Frame]]:
+    """MD of two walkers at each of the higher temperatures: steps done, frames."""
+    oracle = ORACLES[name]
+    _, hi = trust_levels(fixed, SelectConfig(), oracle.target)
+    config = ExploreConfig(temperatures=list(oracle.beyond), steps=STEPS, stride=STRIDE, timestep_fs=oracle.timestep_fs)
     walkers = [Walker(n, oracle.atoms, t, 0.0) for n, t in enumerate([*oracle.beyond, *oracle.beyond])]
     found = explore(committee, walkers, config, iteration=iteration, trust_hi=hi, seed=np.random.SeedSequence([seed, iteration]))
-    uids: set[str] = set()
-    frames = [s.frame for s in found.samples if not (s.frame.uid in uids or uids.add(s.frame.uid))]  # type: ignore[func-returns-value]
-    return sum(w.steps_done for w in found.walkers), frames
+    unique = {sample.frame.uid: sample.frame for sample in found.samples}
+    return sum(w.steps_done for w in found.walkers), list(unique.values())
 
 
 def main() -> None:

@@ -12,25 +12,25 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.io import read as read_ase
 from fits import calibration, fit, maxima, predict, test_errors
 from rules import RULES, WINDOW, Judged, choose
 from series import complete, parser
 
 from al_leignn.core import Frame, LabelledFrame, Origin
+from al_leignn.model.committee import Committee
 from al_leignn.train.baseline import fit_e0s
 from al_leignn.train.screening import set_aside
-from al_leignn.userdata import read_user_data
+from al_leignn.userdata import read_parts, read_user_data
 
 DATA = Path(os.environ.get("AL_LEIGNN_DATA", "../shared/data"))
 
 POOL, HELD_BACK, TEST = 240, 20, 80
-FIRST, BATCH, ROUNDS = 10, 15, 2
+FIRST, BATCH, ROUNDS = 10, 20, 1
 TARGET = 0.1
 """Wanted force MAE, eV/Å."""
 
@@ -57,7 +57,8 @@ def read(name: str, spacing: int) -> list[LabelledFrame]:
     """Usable frames in the order of time, with MD steps as far apart as they were."""
     path = DATA / f"{name}.extxyz.xz"
     frames = read_user_data(path, "as published")
-    places = [int(atoms.info.get("order", n)) for n, atoms in enumerate(read_ase(path, ":"))]
+    [(_, images)] = read_parts(path)
+    places = [int(atoms.info.get("order", n)) for n, atoms in enumerate(images)]
     placed = [
         replace(item, frame=Frame(item.frame.uid, item.frame.atoms, Origin(name, step=place * spacing)))
         for item, place in zip(frames, places, strict=True)
@@ -65,6 +66,7 @@ def read(name: str, spacing: int) -> list[LabelledFrame]:
     return sorted(set_aside(placed)[0], key=lambda item: item.frame.origin.step)
 
 
+@cache
 def divide(system: System) -> tuple[list[LabelledFrame], list[LabelledFrame]]:
     """All frames to draw pools from, and the fixed test set (evenly picked)."""
     files = [read(name, system.spacing) for name in system.train]
@@ -88,33 +90,30 @@ def curves(name: str, seed: int) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         first = Path(folder) / "first"
         start = fit(pool[:FIRST], e0s, seed, first)
-        window = tuple(np.quantile(maxima(predict(start, [item.frame for item in pool[FIRST:]])), WINDOW))
-        began = {"system": name, "seed": seed, "labels": FIRST, "atoms": _atoms(pool[:FIRST])} | test_errors(start, test)
+        judged_first = judge(start, pool[FIRST:], pool[:FIRST], held_back)
+        window = tuple(np.quantile(judged_first.deviations, WINDOW))
+        began = {"system": name, "seed": seed, "round": 0, "labels": FIRST, "atoms": _atoms(pool[:FIRST])}
+        began |= test_errors(start, test)
         for rule in RULES:
-            yield began | {"rule": rule, "round": 0}
-            known, left, committee, before = pool[:FIRST], pool[FIRST:], start, first
+            yield began | {"rule": rule}
+            known, left, judged, before = pool[:FIRST], pool[FIRST:], judged_first, first
             for n in range(1, ROUNDS + 1):
-                frames = [item.frame for item in left]
-                judged = Judged(
-                    frames,
-                    maxima(predict(committee, frames)),
-                    [item.frame for item in known],
-                    calibration(committee, held_back),
-                )
                 taken = choose(rule, judged, BATCH, np.random.default_rng([seed, n]), target=TARGET, window=window)
                 known = known + [left[i] for i in taken]
                 left = [item for i, item in enumerate(left) if i not in set(taken)]
-                folder_of_round = Path(folder) / f"{rule}-{n}"
-                committee = fit(known, e0s, seed, folder_of_round, before)
-                before = folder_of_round
-                yield {
-                    "system": name,
-                    "seed": seed,
-                    "rule": rule,
-                    "round": n,
-                    "labels": len(known),
-                    "atoms": _atoms(known),
-                } | test_errors(committee, test)
+                into = Path(folder) / f"{rule}-{n}"
+                committee = fit(known, e0s, seed, into, before)
+                before = into
+                measured = test_errors(committee, test)
+                yield began | {"rule": rule, "round": n, "labels": len(known), "atoms": _atoms(known)} | measured
+                if n < ROUNDS:
+                    judged = judge(committee, left, known, held_back)
+
+
+def judge(committee: Committee, left: list[LabelledFrame], known: list[LabelledFrame], held_back: list[LabelledFrame]) -> Judged:
+    frames = [item.frame for item in left]
+    deviations = maxima(predict(committee, frames))
+    return Judged(frames, deviations, [item.frame for item in known], calibration(committee, held_back))
 
 
 def _atoms(frames: list[LabelledFrame]) -> int:

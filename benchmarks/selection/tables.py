@@ -1,24 +1,27 @@
-"""Tables of what `pools.py` and `loops.py` have measured so far, with 95 % intervals over seeds.
+"""Tables of what `pools.py`, `loops.py` and `coverage.py` have measured so far, with 95 % intervals over seeds.
 
-python benchmarks/selection/tables.py [FOLDER of pools.jsonl and loops.jsonl]
+python benchmarks/selection/tables.py [FOLDER of pools.jsonl, loops.jsonl and coverage.jsonl]
 """
 
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rules import RULES
 from scipy.stats import t as student_t
 
+Row = dict[str, Any]
 
-def rows(path: Path) -> list[dict[str, Any]]:
+
+def rows(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def interval(values: list[float], scale: float = 1.0, digits: int = 0) -> str:
+def interval(values: Sequence[float], scale: float = 1.0, digits: int = 0) -> str:
     """Mean, and its 95 % interval by Student's t where there are several seeds."""
     x = scale * np.array(values)
     if len(x) < 2:
@@ -27,46 +30,74 @@ def interval(values: list[float], scale: float = 1.0, digits: int = 0) -> str:
     return f"{x.mean():.{digits}f} ± {half:.{digits}f}"
 
 
-def pools(found: list[dict[str, Any]]) -> None:
-    """Error at the end of each curve, and its ratio to random selection, seed by seed."""
-    last: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
-    for row in found:
-        known = last[row["system"], row["rule"]].get(row["seed"])
-        if known is None or row["round"] > known["round"]:
-            last[row["system"], row["rule"]][row["seed"]] = row
-    print("| system | seeds | rule | labels | force MAE, meV/Å | over random, % |\n| --- | --- | --- | --- | --- | --- |")
-    for system in sorted({system for system, _ in last}):
-        random = last[system, "random"]
-        for rule in RULES:
-            mine = last[system, rule]
-            mae = interval([row["force_mae"] for row in mine.values()], 1e3)
-            ratio = interval([row["force_mae"] / random[seed]["force_mae"] - 1 for seed, row in mine.items()], 100, 1)
-            labels = interval([float(row["labels"]) for row in mine.values()])
-            print(f"| {system} | {len(mine)} | {rule} | {labels} | {mae} | {ratio} |")
+def error(row: Row) -> float:
+    """Force MAE, eV/Å; of several temperatures the largest."""
+    found = row["force_mae"]
+    return float(max(found.values()) if isinstance(found, dict) else found)
 
 
-def loops(found: list[dict[str, Any]]) -> None:
-    """Labels until the target was met, round by round for each seed."""
-    last: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
-    steps: dict[tuple[str, str], int] = defaultdict(int)
+def labels_to(curve: Sequence[Row], goal: float) -> float:
+    """Labels at which a learning curve first comes down to an error, by lines in a log-log plot; infinite if it does not."""
+    for one, other in pairwise(curve):
+        if error(other) <= goal <= error(one):
+            share = 0.0 if error(one) == error(other) else np.log(error(one) / goal) / np.log(error(one) / error(other))
+            return float(one["labels"] * (other["labels"] / one["labels"]) ** share)
+    return np.inf
+
+
+def labels_over(curve: Sequence[Row], random: Sequence[Row]) -> float:
+    """Labels of a rule over those that random choice needs for the same error: the larger one of the two last errors."""
+    if error(curve[-1]) <= error(random[-1]):
+        return labels_to(curve, error(random[-1])) / random[-1]["labels"]
+    return float(curve[-1]["labels"] / labels_to(random, error(curve[-1])))
+
+
+def compare(found: Sequence[Row], kind: str) -> None:
+    """The end of each curve, and how it compares with random choice, seed by seed."""
+    curves: dict[tuple[str, str], dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in found:
-        last[row["oracle"], row["rule"]][row["seed"]] = row
-        steps[row["oracle"], row["rule"]] += row["steps"]
-    print("| oracle | rule | labels to the target, by seed | last force MAE, meV/Å | MD steps without a label |")
-    print("| --- | --- | --- | --- | --- |")
-    for (oracle, rule), mine in sorted(last.items()):
-        labels = ", ".join(f"{row['labels']}" if row["met"] else f"> {row['labels']}" for row in mine.values())
-        errors = "; ".join(
-            f"{t}: {interval([row['force_mae'][t] for row in mine.values()], 1e3)}"
-            for t in next(iter(mine.values()))["force_mae"]
-        )
-        asked = sum(row["labels"] - 14 for row in mine.values())
-        share = 1 - asked / steps[oracle, rule] if steps[oracle, rule] else 1.0
-        print(f"| {oracle} | {rule} | {labels} | {errors} | {share:.1%} |")
+        curves[row[kind], row["rule"]][row["seed"]].append(row)
+    print(f"| {kind} | rule | seeds | labels | force MAE, meV/Å | error over random, % | labels over random, % |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for (system, rule), mine in curves.items():
+        random = curves[system, "random"]
+        both = [(curve, random[seed]) for seed, curve in mine.items() if seed in random]
+        cells = [
+            interval([error(curve[-1]) for curve in mine.values()], 1e3),
+            interval([error(curve[-1]) / error(other[-1]) - 1 for curve, other in both], 100, 1) if both else "",
+            interval([labels_over(curve, other) - 1 for curve, other in both], 100) if both else "",
+        ]
+        labels = interval([float(curve[-1]["labels"]) for curve in mine.values()])
+        print(f"| {system} | {rule} | {len(mine)} | {labels} | {' | '.join(cells)} |")
+
+
+def unlabelled(found: Sequence[Row]) -> None:
+    """How many MD steps went without a label."""
+    per_rule: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in found:
+        per_rule[row["oracle"], row["rule"]].append(row)
+    print("| oracle | rule | MD steps | labels | steps without a label, % |\n| --- | --- | --- | --- | --- |")
+    for (oracle, rule), mine in per_rule.items():
+        steps = sum(row["steps"] for row in mine)
+        asked = sum(row["labels"] for row in mine if row["steps"] == 0) - sum(row["labels"] for row in mine if row["round"] == 0)
+        print(f"| {oracle} | {rule} | {steps} | {asked} | {100 * (1 - asked / steps):.2f} |")
+
+
+def coverages(found: Sequence[Mapping[str, Any]]) -> None:
+    print("| system | quantity | frames | exchangeable frames, % (95 % of the divisions) | false alarms, % | another kind, % |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for row in found:
+        share, low, high, alarms, other = (100 * row[name] for name in ("share", "low", "high", "alarms", "elsewhere"))
+        limits = f"{share:.1f} ({low:.0f} to {high:.0f})"
+        print(f"| {row['system']} | {row['quantity']} | {row['from']:.0f} | {limits} | {alarms:.1f} | {other:.1f} |")
 
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "results"
-    pools(rows(folder / "pools.jsonl"))
+    compare(rows(folder / "pools.jsonl"), "system")
     print()
-    loops(rows(folder / "loops.jsonl"))
+    compare(rows(folder / "loops.jsonl"), "oracle")
+    print()
+    unlabelled(rows(folder / "loops.jsonl"))
+    print()
+    coverages(rows(folder / "coverage.jsonl"))
