@@ -69,6 +69,8 @@ class Reason(StrEnum):
     GEOMETRY = "geometry"
     UNCONVERGED = "unconverged"
     CRASHED = "crashed"
+    KILLED = "killed"
+    """By somebody else, or for want of memory; twice in a row."""
     TIMEOUT = "timeout"
     NO_OUTPUT = "no output"
     BAD_OUTPUT = "bad output"

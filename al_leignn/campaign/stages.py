@@ -4,8 +4,10 @@
 still the same and returns at once, so a repeated launch is harmless.
 """
 
+import errno
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +17,10 @@ from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.schedule import explore_items
 from al_leignn.config import CampaignConfig
 from al_leignn.core import Stage, StageRequest
-from al_leignn.errors import DamagedArtifactError, StaleArtifactError
+from al_leignn.errors import DamagedArtifactError, RunError, StaleArtifactError
 from al_leignn.store import Manifest, Stopwatch, digest_file, digest_json, publishing, read_manifest
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}
 
 
 class _Stage(NamedTuple):
@@ -43,6 +47,8 @@ def run_stage(layout: Layout, request: StageRequest, report: Progress = no_progr
     ------
     StaleArtifactError
         If it is published but was made from other inputs or settings; names what differs.
+    RunError
+        If the disk is full or does not let itself be written to; nothing is published then.
     """
     layout.open_iteration(request.iteration)
     config = layout.config_of(request.iteration)
@@ -56,7 +62,7 @@ def run_stage(layout: Layout, request: StageRequest, report: Progress = no_progr
         _refuse_stale(done, inputs, settings, folder)
         return done
     watch = Stopwatch()
-    with publishing(folder) as scratch:
+    with _told_of_disks(), publishing(folder) as scratch:
         outcome = stage.run(Item(layout, config, request, scratch, report))
         manifest = Manifest(
             stage=request.stage.value,
@@ -71,6 +77,17 @@ def run_stage(layout: Layout, request: StageRequest, report: Progress = no_progr
         manifest.seal(scratch)
     shutil.rmtree(unfinished(layout, request), ignore_errors=True)
     return published(layout, request)
+
+
+@contextmanager
+def _told_of_disks() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        fix = "make room, or see to the permissions; run again to continue, nothing published is lost"
+        raise RunError(f"cannot be written: {error.strerror}", where=str(error.filename or ""), fix=fix) from error
 
 
 def _done(folder: Path) -> Manifest | None:

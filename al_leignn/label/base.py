@@ -1,6 +1,9 @@
 """What a labeller is, and the one way a frame gets its label: store first, screened before, checked after, paid once."""
 
 import dataclasses
+import errno
+import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -37,6 +40,10 @@ from al_leignn.store import Stopwatch
 
 LABEL_DECIMALS = 8
 """Labels are rounded to 1e-8 eV, eV/Å and eV/Å^3: what extended XYZ keeps, and far below what any SCF means."""
+
+
+NO_ROOM = 1 << 20
+"""Bytes. What fails on a disk with less free space than this fails for want of it."""
 
 
 @runtime_checkable
@@ -254,7 +261,17 @@ class _Attempt:
             return work(Path(folder))
 
     def _run(self, frame: Frame, *, tight: bool = False) -> Labels | LabelFailure:
-        return self.in_folder(lambda folder: self._labeller.label(frame, folder, self.rung, tight=tight))
+        """Once, and once more if somebody killed it: that says nothing of the frame."""
+
+        def attempt(folder: Path) -> Labels | LabelFailure:
+            found = self._labeller.label(frame, folder, self.rung, tight=tight)
+            if isinstance(found, LabelFailure) and shutil.disk_usage(folder).free < NO_ROOM:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))  # it is not the frame that failed
+            return found
+
+        result = self.in_folder(attempt)
+        killed = isinstance(result, LabelFailure) and result.reason is Reason.KILLED
+        return self.in_folder(attempt) if killed else result
 
 
 def _rounded(labels: Labels) -> Labels:

@@ -56,7 +56,7 @@ class ExternalLabeller:
         if done.returncode == NO_SUCH_COMMAND:
             return LabelFailure(frame.uid, Reason.CRASHED, f"there is no command {command[0]}")
         if done.returncode != 0:
-            return LabelFailure(frame.uid, Reason.CRASHED, f"exit {done.returncode}: {done.tail}")
+            return LabelFailure(frame.uid, done.reason, f"exit {done.returncode}: {done.tail}")
         if not target.is_file() or target.stat().st_size == 0:
             return LabelFailure(frame.uid, Reason.NO_OUTPUT, "the command ended without writing {output}")
         try:

@@ -110,9 +110,9 @@ class FileLabeller(ABC, Generic[Config]):
             # An SCF that does not converge ends some codes with an error of their own: its reason is the better one.
             if done.returncode == 0 or error.reason is Reason.UNCONVERGED:
                 return LabelFailure(frame.uid, error.reason, error.detail)
-            return LabelFailure(frame.uid, Reason.CRASHED, f"exit {done.returncode}: {last_line(done.tail)}")
+            return LabelFailure(frame.uid, done.reason, f"exit {done.returncode}: {last_line(done.tail)}")
         if done.returncode != 0:
-            return LabelFailure(frame.uid, Reason.CRASHED, f"exit {done.returncode}: {last_line(done.tail)}")
+            return LabelFailure(frame.uid, done.reason, f"exit {done.returncode}: {last_line(done.tail)}")
         return labels
 
 

@@ -132,7 +132,7 @@ class GpawLabeller:
         if done.returncode is None:
             return LabelFailure(frame.uid, Reason.TIMEOUT, f"no result within {self._config.time_limit_s:g} s")
         if done.returncode != 0:
-            return LabelFailure(frame.uid, Reason.CRASHED, f"exit {done.returncode}: {_last_line(done.tail)}")
+            return LabelFailure(frame.uid, done.reason, f"exit {done.returncode}: {_last_line(done.tail)}")
         return _read_result(frame, scratch / "result.json")
 
     def _run(self, scratch: Path) -> Finished:

@@ -1,12 +1,15 @@
 """Commands with a time limit whose processes never survive us, not even our own `kill -9`."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from al_leignn.core import Reason
 
 _GUARD = Path(__file__).with_name("guard.py")
 OUTPUT = "output.txt"
@@ -15,15 +18,23 @@ _TAIL = 600
 NO_SUCH_COMMAND = 127
 """Exit status where the command is not there, as a shell's."""
 
+_BY_OTHERS = {status for number in (signal.SIGKILL, signal.SIGTERM) for status in (128 + number, -number)}
+"""Programs that fail end themselves, or are ended by another signal than these."""
+
 
 @dataclass(frozen=True)
 class Finished:
     """How a command ended."""
 
     returncode: int | None
-    """None where the time limit ended it; 127 where there is no such command."""
+    """None where the time limit ended it; 127 where there is no such command; 128 and more where a signal did."""
     tail: str
     """The last lines of what it printed, free of the name of the folder it ran in."""
+
+    @property
+    def reason(self) -> Reason:
+        """Why there is no label, where the status is not 0."""
+        return Reason.KILLED if self.returncode in _BY_OTHERS else Reason.CRASHED
 
 
 def run_bounded(command: Sequence[str], folder: Path, time_limit_s: float) -> Finished:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from fireworks import FWorker, LaunchPad
 
+from al_leignn.campaign.layout import Layout
+from al_leignn.campaign.preflight import read_cells
 from al_leignn.flow.fireworks import CATEGORIES
 
 LOAD = """
@@ -61,3 +63,12 @@ def test_queue_adapter_writes_a_job(repository: Path, name: str, expected: list[
     known = subprocess.run([program, "worker", "--help"], capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
     assert all(word in known.stdout for word in words if word.startswith("--"))
     assert script.index("export OMP_NUM_THREADS=1") < script.index(launch)
+
+
+@pytest.mark.parametrize("name", ["silicon_cluster", "copper_emt"])
+def test_ready_campaigns_can_start(repository: Path, name: str) -> None:
+    assert {p.parent.name for p in (repository / "workflows").glob("*/campaign.toml")} == {"silicon_cluster", "copper_emt"}
+    layout = Layout.open(repository / "workflows" / name)
+    config = layout.config()
+    assert read_cells(layout, config)
+    assert (config.labeller.type == "gpaw") == (name == "silicon_cluster")

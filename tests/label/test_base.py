@@ -96,6 +96,16 @@ def test_only_unconverged_is_rescued(store: LabelStore, tmp_path: Path, reason: 
     assert (outcome.result.reason, labeller.asked) == (reason, [0])
 
 
+def test_a_labeller_that_somebody_killed_is_started_once_more(store: LabelStore, tmp_path: Path) -> None:
+    labeller = Scripted("killed", GOOD)
+    outcome = label_frame(labeller, frame_of(), store, tmp_path)
+    assert isinstance(outcome.result, Labels)
+    assert outcome.computed == 2
+    unlucky = label_frame(Scripted("killed", "killed"), frame_of(2), store, tmp_path)
+    assert isinstance(unlucky.result, LabelFailure)
+    assert unlucky.result.reason is Reason.KILLED
+
+
 def test_overlapping_atoms_are_never_paid_for(store: LabelStore, tmp_path: Path) -> None:
     labeller = Scripted()
     frame = Frame.of(Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 0.3]]), Origin("md"))

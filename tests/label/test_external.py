@@ -144,7 +144,7 @@ def test_a_partial_or_doubled_file_is_refused(tmp_path: Path, frame: Frame, scra
 
 PROCESS_FAULTS = {
     "crash": ("import sys; print('trying', sys.argv[1]); sys.exit('disk quota')", "crashed", "disk quota"),
-    "killed": ("import os; os.kill(os.getpid(), 9)", "crashed", "137"),
+    "killed": ("import os; os.kill(os.getpid(), 9)", "killed", "137"),
     "hang": ("import time; time.sleep(60)", "timeout", "1 s"),
     "no output": ("", "no output", ""),
     "empty output": ("import sys; open(sys.argv[2], 'w').close()", "no output", ""),

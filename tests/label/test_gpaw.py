@@ -415,7 +415,7 @@ def test_gpaw_dies_with_the_runner(tmp_path: Path) -> None:
         ("echo '{\"energy\": -1.0}' > result.json", "bad output", ""),
         ("echo '[]' > result.json", "bad output", ""),
         ("echo 'Segmentation fault' >&2; exit 139", "crashed", "Segmentation fault"),
-        ("kill -9 $$", "crashed", "137"),
+        ("kill -9 $$", "killed", "137"),
     ],
 )
 def test_broken_ends_are_named(tmp_path: Path, script: str, reason: str, words: str) -> None:

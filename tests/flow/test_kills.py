@@ -1,0 +1,159 @@
+"""Killed at random instants - runner, worker, labeller, database server, all at once - a campaign ends as if nothing had been."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from al_leignn.campaign.layout import Layout
+from tests.flow.crash import CODE, LEDGER, Paid, environment, fingerprint, litter, make_campaign, runs
+
+AL = Path(sys.executable).with_name("al-leignn")
+VICTIMS = {"run": ["runner", "worker", "labeller", "all"], "launch": ["runner", "worker", "labeller", "server", "all"]}
+SIGNALS = [signal.SIGKILL, signal.SIGTERM]
+
+QUICK, THOROUGH = 2, 100
+"""Kills on a runner."""
+
+
+def start(runner: str, layout: Layout, workers: int) -> subprocess.Popen[str]:
+    words = [str(AL), runner, str(layout.root), "--workers", str(workers)]
+    return subprocess.Popen(words, env=environment(layout), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def alive(layout: Layout) -> list[psutil.Process]:
+    """Processes that work on a campaign, those it started itself included."""
+    mark = environment(layout)[LEDGER]
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(LEDGER) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def role(process: psutil.Process, runner: int) -> str:
+    try:
+        words = " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+    if process.pid == runner:
+        return "runner"
+    if "secantusd" in words:
+        return "server"
+    if "guard.py" in words:
+        return "guard"
+    return "labeller" if str(CODE) in words else "worker" if "spawn_main" in words else ""
+
+
+def strike(layout: Layout, runner: int, victim: str, number: signal.Signals, spared: set[str]) -> bool:
+    """Send the signal to one such process, or to all; whether there was one."""
+    there = [(process, role(process, runner)) for process in alive(layout)]
+    chosen = [process for process, its in there if victim in (its, "all")]
+    if victim == "labeller":
+        # One frame is not struck twice: a second kill in a row is believed to be the frame's fault.
+        frames = {process: frame_of(process) for process in chosen}
+        chosen = [process for process, uid in frames.items() if uid and uid not in spared]
+        spared |= {frames[process] for process in chosen[:1]}
+    for process in chosen if victim == "all" else chosen[:1]:
+        try:
+            process.send_signal(number)
+        except psutil.NoSuchProcess:
+            continue
+    return bool(chosen)
+
+
+def frame_of(labeller: psutil.Process) -> str:
+    try:
+        head = Path(labeller.cmdline()[-2]).read_text().splitlines()[1]
+    except (psutil.Error, OSError, IndexError):
+        return ""
+    return next((word.removeprefix("uid=id:") for word in head.split() if word.startswith("uid=id:")), "")
+
+
+def run_quietly(runner: str, layout: Layout) -> float:
+    """Run a campaign to its end; seconds."""
+    begun = time.monotonic()
+    process = start(runner, layout, 1)
+    out, _ = process.communicate(timeout=1200)
+    assert process.returncode == 3, out
+    return time.monotonic() - begun
+
+
+def run_under_fire(runner: str, layout: Layout, rng: random.Random, length_s: float, most: int, counts: Counter[str]) -> None:
+    """Run a campaign to its end, again and again killing something at a random instant, `most` times altogether."""
+    paid, spared, struck, starts = Paid(layout), set[str](), 0, 1
+    process = start(runner, layout, rng.choice([1, 2]))
+    while True:
+        try:
+            out, _ = process.communicate(timeout=rng.uniform(0.0, 0.6 * length_s) if struck < most else 1200)
+        except subprocess.TimeoutExpired:
+            victim, number = rng.choice(VICTIMS[runner]), rng.choice(SIGNALS)
+            deadline = time.monotonic() + 2.0
+            while not (hit := strike(layout, process.pid, victim, number, spared)) and time.monotonic() < deadline:
+                time.sleep(0.005)  # no labeller is at work at this instant, say
+            struck += hit
+            counts[f"{victim} {number.name}"] += hit
+            paid.look()
+            continue
+        assert "Traceback" not in out
+        if process.returncode == 3:
+            break
+        starts += 1
+        assert starts <= 1 + struck, f"it stops by itself: {out}"
+        process = start(runner, layout, rng.choice([1, 2]))
+    paid.look()
+    assert paid.labels == len(runs(layout, "end"))
+
+
+def wait_until_gone(layout: Layout) -> list[psutil.Process]:
+    deadline = time.monotonic() + 30
+    while (left := alive(layout)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], float, Counter[str]]:
+    """What a campaign comes to that nobody disturbs, how long it takes, and the runs of its labeller."""
+    layout = make_campaign(tmp_path_factory.mktemp("quiet") / "campaign")
+    seconds = run_quietly("run", layout)
+    assert litter(layout) == []
+    assert set(runs(layout).values()) == {1}
+    return fingerprint(layout), seconds, runs(layout)
+
+
+@pytest.mark.timeout(14400)
+@pytest.mark.parametrize(
+    ("runner", "kills"),
+    [
+        ("run", QUICK),
+        pytest.param("run", THOROUGH, marks=pytest.mark.slow),
+        pytest.param("launch", THOROUGH, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_anywhere_ends_the_same(
+    quiet: tuple[dict[str, Any], float, Counter[str]], tmp_path: Path, runner: str, kills: int
+) -> None:
+    expected, length_s, labels = quiet
+    rng, counts = random.Random(f"{runner} {kills}"), Counter[str]()
+    campaigns = 0
+    while counts.total() < kills:
+        layout = make_campaign(tmp_path / str(campaigns))
+        run_under_fire(runner, layout, rng, length_s, kills - counts.total(), counts)
+        campaigns += 1
+        assert fingerprint(layout) == expected
+        assert runs(layout).keys() == labels.keys()
+        assert wait_until_gone(layout) == []
+        assert litter(layout) == []
+        sys.stdout.write(f"\n{runner}: {counts.total()} kills in {campaigns} campaigns: {dict(sorted(counts.items()))}\n")
+        sys.stdout.flush()
