@@ -14,7 +14,6 @@ from al_leignn import __version__
 from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.lock import holding
 from al_leignn.campaign.structures import read_starts, read_structures
-from al_leignn.campaign.validation import FRICTION
 from al_leignn.config import CampaignConfig, ExploreConfig, MailboxConfig, checked_explore
 from al_leignn.core import Frame, Labels, Origin, structure_digest
 from al_leignn.errors import CampaignError, ConfigError, DataError, RunError, StructureError
@@ -34,9 +33,9 @@ class AimdOptions:
     settle_ps: float
     ensemble: str = "nvt"
     thermostat: str = "langevin"
-    friction_per_ps: float = FRICTION
+    friction_per_ps: float | None = None
+    """By default, as the time step, that of the campaign's exploration."""
     timestep_fs: float | None = None
-    """By default that of the campaign's exploration."""
     stride: int = 1
     """Steps between frames that are written."""
     seed: int = 0
@@ -128,7 +127,7 @@ def _settings(config: CampaignConfig, options: AimdOptions) -> ExploreConfig:
         ensemble=options.ensemble,
         thermostat=options.thermostat,
         temperatures=[options.temperature],
-        friction_per_ps=options.friction_per_ps,
+        friction_per_ps=options.friction_per_ps or config.explore.friction_per_ps,
         timestep_fs=timestep,
         steps=max(1, round(1000.0 * options.ps / timestep)),
         stride=options.stride,

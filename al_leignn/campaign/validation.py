@@ -23,7 +23,8 @@ SETTLING = 0.1
 """Share of the MD that is left out at its start."""
 
 FRICTION = 0.5
-"""Of the Langevin thermostat, 1/ps: a tenth of what explores, since friction slows diffusion and broadens spectra."""
+"""Of the Langevin thermostat, 1/ps, where the reference does not tell its own: a tenth of what explores, since friction slows
+diffusion and broadens spectra."""
 
 FINEST_FS = 10.0
 """Frames are saved at least this often, or atoms could not be followed and vibrations not seen."""
@@ -55,7 +56,8 @@ def md_like(
 ) -> Trajectory:
     """Run MD from the first frame of the reference at its temperature, and read what it wrote to `out`.
 
-    Frames are as far apart in time as the reference's, or a whole part of that.
+    Frames are as far apart in time as the reference's, or a whole part of that. The thermostat is that of the reference where its
+    frames name it, so that it slows the motion of both alike.
 
     Raises
     ------
@@ -81,7 +83,8 @@ def md_like(
         stride=stride,
         driver="mean",
         timestep_fs=step,
-        friction_per_ps=FRICTION,
+        thermostat=reference.thermostat or "langevin",
+        friction_per_ps=reference.friction_per_ps or FRICTION,
     )
     found = write_trajectory(committee, start, settings, out, seed=seed, progress=progress)
     if found["stopped"]:

@@ -21,7 +21,9 @@ def aimd(
     settle_ps: Annotated[float, typer.Option(help="time before the trajectory begins, under strong friction")] = 0.2,
     ensemble: Annotated[str, typer.Option(help="nvt or nve")] = "nvt",
     thermostat: Annotated[str, typer.Option(help="langevin or csvr (stochastic velocity rescaling)")] = "langevin",
-    friction_per_ps: Annotated[float, typer.Option(help="of the thermostat; validate's own MD uses the default")] = 0.5,
+    friction_per_ps: Annotated[
+        float | None, typer.Option(help="of the thermostat, which MD held against it will share [default: the campaign's]")
+    ] = None,
     timestep_fs: Annotated[float | None, typer.Option(help="fs [default: the campaign's]")] = None,
     stride: Annotated[int, typer.Option(min=1, help="steps between written frames")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="all random numbers derive from it")] = 0,

@@ -85,7 +85,7 @@ class AbInitioRun:
         """Begin, or go on where it was interrupted or ended after fewer steps.
 
         Each frame has energy (eV), forces (eV/Å) and, if the labeller gives it, stress (eV/Å^3) as REF_* keys, momenta, the
-        kinetic and (with a thermostat) the target temperature (K), and the time (fs).
+        kinetic temperature (K), the time (fs), and with a thermostat its target, kind and friction (1/ps).
 
         Raises
         ------
@@ -180,9 +180,14 @@ class AbInitioRun:
             **({} if labels.stress is None else {"REF_stress": labels.stress}),
             "time_fs": done * self.config.timestep_fs,
             "temperature": temperature,
-            **({} if self.config.ensemble == "nve" else {"target_temperature": self.config.temperatures[0]}),
             "level": f"id:{self.level}",
         }
+        if self.config.ensemble != "nve":
+            atoms.info |= {
+                "target_temperature": self.config.temperatures[0],
+                "thermostat": self.config.thermostat,
+                "friction_per_ps": self.config.friction_per_ps,
+            }
         text = io.StringIO()
         write_xyz(text, [atoms])
         file.write(text.getvalue().encode())

@@ -154,8 +154,9 @@ def agree(
             fix="; ".join(f"{name}: {why}" for name, why in skipped.items()) or "choose other observables",
         )
     level = error_rate / len(pairs)
+    memories = reference.memory_ps, md.memory_ps
     comparisons = [
-        compare(ours, theirs, tolerances[ours.kind], level=level, rng=np.random.default_rng(child))
+        compare(ours, theirs, tolerances[ours.kind], level=level, rng=np.random.default_rng(child), memories_ps=memories)
         for (ours, theirs), child in zip(pairs, seed.spawn(len(pairs)), strict=True)
     ]
     return Agreement(reference, md, comparisons, skipped, error_rate)

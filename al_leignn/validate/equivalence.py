@@ -156,7 +156,15 @@ class Comparison:
         }
 
 
-def compare(reference: Observable, md: Observable, tolerance: Tolerance, *, level: float, rng: np.random.Generator) -> Comparison:
+def compare(
+    reference: Observable,
+    md: Observable,
+    tolerance: Tolerance,
+    *,
+    level: float,
+    rng: np.random.Generator,
+    memories_ps: tuple[float, float] = (0.0, 0.0),
+) -> Comparison:
     """Decide on one observable; each of the two claims, if wrong, is made with probability `level` at most.
 
     Both tests resample the difference of the two means under the constraint that the true difference is exactly the
@@ -166,8 +174,16 @@ def compare(reference: Observable, md: Observable, tolerance: Tolerance, *, leve
 
     Noise that may be as large as the tolerance never passes for equivalence, not even where the measured difference happens to
     be small. With fewer than `MIN_BLOCKS` blocks in either series, nothing is decided.
+
+    Parameters
+    ----------
+    memories_ps
+        Of reference and MD: time that one independent sample takes at the least (`Trajectory.memory_ps`).
     """
-    blocks = Blocks.of(reference.series), Blocks.of(md.series)
+    blocks = (
+        Blocks.of(reference.series, memories_ps[0] / reference.interval_ps),
+        Blocks.of(md.series, memories_ps[1] / md.interval_ps),
+    )
     means = reference.series.mean(axis=0), md.series.mean(axis=0)
     difference = means[1] - means[0]
     unit = _unit(means, tolerance)

@@ -43,6 +43,14 @@ def inefficiency(series: Float[np.ndarray, "samples bins"]) -> float:
     return max(_inefficiency(curve / curve[0]) for curve in curves if curve[0] > 1e-12 * curves[0][0])
 
 
+def cautious(g: float, samples: int) -> float:
+    """An inefficiency and one standard error more (Sokal, section 3).
+
+    Where a short series understates it, blocks would be too short and, worse, seem to be enough.
+    """
+    return g * (1.0 + math.sqrt(2.0 * (WINDOW * g + 1.0) / samples))
+
+
 def _autocovariance(centred: Float[np.ndarray, "samples bins"]) -> Float[np.ndarray, "samples bins"]:
     n = len(centred)
     power = np.abs(np.fft.rfft(centred, n=2 * n, axis=0)) ** 2
@@ -71,16 +79,16 @@ class Blocks:
         return len(self.means) >= MIN_BLOCKS
 
     @classmethod
-    def of(cls, series: Float[np.ndarray, "samples bins"]) -> "Blocks":
+    def of(cls, series: Float[np.ndarray, "samples bins"], memory: float = 0.0) -> "Blocks":
         """Blocks as long as the autocorrelation of the series demands, at least one.
 
-        The inefficiency is taken one standard error too long (Sokal, section 3): where a short series understates it, blocks
-        would be too short and, worse, seem to be enough.
+        `memory` is the least inefficiency that it may have, in samples: that of something slow which the series depends on, and
+        may be too short or too noisy to show.
+
         Block means of an exponential autocorrelation scatter less than the mean of the whole would make them; by how much is
         known, and `inflation` makes it good.
         """
-        g = inefficiency(series)
-        g *= 1.0 + math.sqrt(2.0 * (WINDOW * g + 1.0) / len(series))
+        g = max(cautious(inefficiency(series), len(series)), memory)
         samples = 1 + math.ceil(BLOCK * (g - 1.0))
         count = min(max(1, len(series) // samples), MOST_BLOCKS)
         samples = max(samples, len(series) // MOST_BLOCKS)

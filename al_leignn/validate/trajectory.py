@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from al_leignn.errors import DataError
 from al_leignn.units import FS, KB
 from al_leignn.userdata import StoredLabels, read_parts, stored_labels
-from al_leignn.validate.statistics import Blocks
+from al_leignn.validate.statistics import Blocks, cautious, inefficiency
 
 MIN_FRAMES = 20
 
@@ -29,6 +29,10 @@ AMBIGUOUS = 0.4
 
 UNEVEN = 1e-3
 """Relative differences between the times from frame to frame that rounding explains."""
+
+CONSTANT = 0.1
+"""Scatter of the total energy over that of the potential energy below which it counts as conserved (1.4 in the canonical ensemble
+of a harmonic crystal)."""
 
 SAME_CELL = 2e-3
 """Relative differences between lattice parameters that rounding explains."""
@@ -69,11 +73,17 @@ class Trajectory:
     """Standard error of a temperature that was measured from motion; 0 for a thermostat's."""
     energies: Float[np.ndarray, " frames"] | None = None
     """Potential energy of the cell, eV."""
+    kinetic: Float[np.ndarray, " frames"] | None = None
+    """Kinetic energy, eV."""
     forces: Float[np.ndarray, "frames atoms 3"] | None = None
     stresses: Float[np.ndarray, "frames 6"] | None = None
     """Of the potential, positive under tension, eV/Å^3."""
     level: str = ""
     """Digest of the level of theory, where the frames name it."""
+    thermostat: str = ""
+    """langevin or csvr, where the frames name it."""
+    friction_per_ps: float | None = None
+    """Of the thermostat, where the frames name it."""
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -94,6 +104,20 @@ class Trajectory:
     @property
     def fixed_cell(self) -> bool:
         return bool(np.allclose(self.cells, self.cells[0], atol=1e-6))
+
+    @property
+    def memory_ps(self) -> float:
+        """Time for which the total energy is remembered: statistical inefficiency, and its error, times the interval.
+
+        Everything depends on the energy, which only the thermostat changes: under weak friction, more slowly than anything else,
+        and too little to be seen in a noisy observable. 0 where it is not known, and where it does not change at all.
+        """
+        if self.energies is None or self.kinetic is None:
+            return 0.0
+        total = self.energies + self.kinetic
+        if total.std() < CONSTANT * self.energies.std():
+            return 0.0
+        return cautious(inefficiency(total[:, None]), len(total)) * self.interval_fs / 1000.0
 
     def frame(self, n: int) -> Atoms:
         """One frame, without velocities."""
@@ -167,9 +191,10 @@ def trajectory(
     _check_same_atoms(images, name)
     labels = _labels(images, name)
     velocities = np.array([a.get_velocities() for a in images]) * FS if all(a.has("momenta") for a in images) else None
+    kinetic, freedom = _kinetic(images, velocities)
     error = 0.0
-    if temperature is None:
-        temperature, error = _kinetic(images, velocities)
+    if temperature is None and kinetic is not None:
+        temperature, error = _temperature(2.0 * kinetic / (KB * freedom), len(images[0]))
     cells = np.array([np.asarray(a.cell) for a in images])
     pbc = np.asarray(images[0].pbc)
     return Trajectory(
@@ -183,9 +208,12 @@ def trajectory(
         temperature=temperature,
         temperature_error=error,
         energies=_all([x.energy for x in labels]),
+        kinetic=kinetic,
         forces=_all([x.forces for x in labels]),
         stresses=_all([x.stress for x in labels]),
         level=str(images[0].info.get("level", "")).removeprefix("id:"),
+        thermostat=str(images[0].info.get("thermostat", "")),
+        friction_per_ps=images[0].info.get("friction_per_ps"),
     )
 
 
@@ -329,18 +357,24 @@ def _said_by_the_code(path: Path) -> tuple[float | None, float | None]:
     return found[0], found[1]
 
 
-def _kinetic(images: Sequence[Atoms], velocities: Float[np.ndarray, "frames atoms 3"] | None) -> tuple[float | None, float]:
-    """Mean kinetic temperature and its standard error, K, from velocities or from what the frames say."""
+def _kinetic(
+    images: Sequence[Atoms], velocities: Float[np.ndarray, "frames atoms 3"] | None
+) -> tuple[Float[np.ndarray, " frames"] | None, int]:
+    """Kinetic energy (eV) from velocities or from the temperatures of the frames, and degrees of freedom."""
+    n = len(images[0])
     if velocities is not None:
         masses = atomic_masses[images[0].numbers]
         kinetic = 0.5 * np.einsum("a,fax,fax->f", masses, velocities / FS, velocities / FS)
         still = np.abs(np.einsum("a,fax->fx", masses, velocities)).max() < 1e-6 * np.abs(velocities).max() * masses.sum()
-        temperatures = 2.0 * kinetic / (KB * (3 * len(masses) - (3 if still and len(masses) > 1 else 0)))
-    elif all("temperature" in atoms.info for atoms in images):
-        temperatures = np.array([float(atoms.info["temperature"]) for atoms in images])
-    else:
-        return None, 0.0
+        return kinetic, 3 * n - (3 if still and n > 1 else 0)
+    if all("temperature" in atoms.info for atoms in images):
+        return 1.5 * n * KB * np.array([float(atoms.info["temperature"]) for atoms in images]), 3 * n
+    return None, 3 * n
+
+
+def _temperature(temperatures: Float[np.ndarray, " frames"], n: int) -> tuple[float, float]:
+    """Mean of kinetic temperatures and its standard error, K."""
     mean = float(temperatures.mean())
     blocks = Blocks.of(temperatures[:, None])
     # Too short to show its own error: it is taken for a single sample of the canonical distribution.
-    return mean, float(blocks.error()[0]) if blocks.enough else mean * math.sqrt(2.0 / (3 * len(images[0])))
+    return mean, float(blocks.error()[0]) if blocks.enough else mean * math.sqrt(2.0 / (3 * n))

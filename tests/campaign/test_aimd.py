@@ -126,6 +126,7 @@ def test_its_file_is_a_reference_and_training_data(campaign: Path) -> None:
     reference = read_trajectory(out)
     assert reference.interval_fs == pytest.approx(4.0)
     assert (reference.temperature, reference.temperature_error) == (400.0, 0.0)
+    assert (reference.thermostat, reference.friction_per_ps, reference.level) == ("langevin", 5.0, found["level"])
     assert reference.velocities is not None
     assert reference.stresses is not None
     assert len(reference) == 51

@@ -10,21 +10,29 @@ from numpy.typing import NDArray
 
 from al_leignn.errors import ConfigError, DataError
 from al_leignn.validate.agreement import TOLERANCES, Agreement, agree, tolerances_of
-from al_leignn.validate.equivalence import Outcome
+from al_leignn.validate.equivalence import Outcome, compare
+from al_leignn.validate.thermodynamics import force_sizes
 from al_leignn.validate.trajectory import Trajectory
 
 RIGID = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
 
 
 def einstein_crystal(
-    frames: int, *, seed: int, frequency: float = 5.0, spread: float = 0.18, labels: bool = True, interval_fs: float = 10.0
+    frames: int,
+    *,
+    seed: int,
+    frequency: float = 5.0,
+    spread: float = 0.18,
+    labels: bool = True,
+    interval_fs: float = 10.0,
+    friction: float = 0.005,
 ) -> Trajectory:
-    """Atoms on springs in a Langevin bath of 1/(0.2 ps); frequency in THz, amplitude (standard deviation) in Å.
+    """Atoms on springs in a Langevin bath (friction in 1/fs); frequency in THz, amplitude (standard deviation) in Å.
 
     Each coordinate is the exact stationary solution of the damped oscillator, step by step.
     """
     rng = np.random.default_rng(seed)
-    omega, friction, dt = 2e-3 * np.pi * frequency, 0.005, interval_fs
+    omega, dt = 2e-3 * np.pi * frequency, interval_fs
     drift = np.array([[0.0, 1.0], [-(omega**2), -friction]])
     values, vectors = np.linalg.eig(drift)
     step = (vectors @ np.diag(np.exp(values * dt)) @ np.linalg.inv(vectors)).real
@@ -46,6 +54,7 @@ def einstein_crystal(
         interval_fs=interval_fs,
         velocities=path[:, 1].reshape(frames, 8, 3) if labels else None,
         energies=0.5 * stiffness * np.square(moved).sum(axis=(1, 2)) if labels else None,
+        kinetic=0.5 * stiffness / omega**2 * np.square(path[:, 1]).sum(axis=1) if labels else None,
         forces=-stiffness * moved if labels else None,
         temperature=300.0,
     )
@@ -96,6 +105,30 @@ def test_short_trajectories_decide_nothing() -> None:
     assert found.outcome is Outcome.UNDECIDED
     undecided = [c for c in found.comparisons if c.kind in ("rdf", "energy", "forces")]
     assert all("ps more AIMD" in c.verdict for c in undecided)
+
+
+def test_a_trajectory_shorter_than_the_memory_of_its_energy_decides_nothing() -> None:
+    """At a friction of 0.5/ps energies are remembered for 2 ps: what 2 ps show is one energy, not the canonical ensemble."""
+    wrong = {True: 0, False: 0}
+    for seed in range(20):
+        pair = [einstein_crystal(frames, seed=100 * frames + seed, friction=5e-4) for frames in (200, 800)]
+        ours, theirs = (force_sizes(trajectory, like=pair[0])[0] for trajectory in pair)
+        for known in wrong:
+            memories = (pair[0].memory_ps, pair[1].memory_ps) if known else (0.0, 0.0)
+            rng = np.random.default_rng(seed)
+            found = compare(ours, theirs, TOLERANCES["forces"], level=0.05 / 12, rng=rng, memories_ps=memories)
+            wrong[known] += found.outcome is Outcome.DIFFERENT
+    assert wrong[True] == 0
+    assert wrong[False] > 3  # though all trajectories are of one crystal
+
+
+def test_memory_of_the_energy() -> None:
+    known = einstein_crystal(60_000, seed=9, friction=2e-3)
+    assert known.memory_ps == pytest.approx(2 / 2.0, rel=0.25)  # 1 + 2 Σ exp(-γt) = 2/γ, for a friction of 2/ps
+    assert known.energies is not None
+    assert known.energies.std() > 0
+    conserved = replace(known, kinetic=known.energies.max() - known.energies)
+    assert conserved.memory_ps == replace(known, kinetic=None).memory_ps == 0.0
 
 
 def test_what_one_side_lacks_is_said() -> None:
