@@ -102,7 +102,8 @@ def validate(item: Item) -> Outcome:
         driving = Committee.load(item.member_files(i - 1))
         on_fresh, on_chosen = (driving.predict([n.frame.atoms for n in part]) for part in (current, chosen))
         result |= {"fresh": _errors(on_fresh, current), "chosen": _errors(on_chosen, chosen)}
-        seen = quantities(on_fresh, current, config.select.force_scale)
+        # The bounds to be checked are of the criterion that was in force then.
+        seen = quantities(on_fresh, current, item.result(Stage.VALIDATE, i - 1)["trust"].get("force_scale"))
     committee.save(item.scratch / COMMITTEE)
     found = quantities(predictions, everything, config.select.force_scale)
     _write_predictions(item, predictions, everything, found)
