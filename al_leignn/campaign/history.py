@@ -88,6 +88,8 @@ class IterationRecord:
     """unit, calibration and coverage of every quantity, the worst atom of a frame first."""
     gates: list[dict[str, Any]]
     """Physics gates (`validate.physics.Gate`)."""
+    observables: list[dict[str, str]]
+    """Of each AIMD reference its name, the verdict, and what it is due to in words."""
     decision: Decision | None
     costs: dict[Stage, StageCost]
 
@@ -230,6 +232,7 @@ class History:
             calibration=validation.get("calibration"),
             quantities=uncertainty_table(validation),
             gates=validation.get("gates", []),
+            observables=validation.get("observables", []),
             decision=decision_of(decision) if decision else None,
             costs={stage: _stage_cost(self.items(stage, iteration)) for stage in Stage},
         )

@@ -36,6 +36,7 @@ def iteration_summary(layout: Layout, iteration: int) -> RenderableType:
         "fresh labels": _errors(record, config),
         "uncertainty": _bounds(record),
         "physics": _physics(record),
+        "beside AIMD": "\n".join(f"{one['reference']}: {one['verdict']}" for one in record.observables),
         "spent": _spent(record),
         "decision": None if record.decision is None else decision_text(record.decision),
     }
