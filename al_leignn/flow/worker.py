@@ -1,7 +1,8 @@
 """Workers of a FireWorks queue: they take items one after another until they are told to stop.
 
-`rlaunch rapidfire` does the same work; this loop looks for new items five times a second, prints nothing, leaves no
-folders behind, and when it is told to stop puts the item it is at back into the queue at once.
+`rlaunch rapidfire` does the same work; this loop looks for new items five times a second (workers elsewhere less often the
+longer there is nothing), prints nothing, leaves no folders behind, and when it is told to stop puts the item it is at back
+into the queue at once.
 """
 
 import multiprocessing
@@ -39,6 +40,7 @@ PING_S = 60
 """Seconds between two signs of life of a worker at work."""
 
 _POLL_S = 0.2
+_POLL_LONGEST_S = 5.0
 _PATIENCE_S = 60.0
 _GRACE_S = 20.0
 
@@ -144,7 +146,9 @@ def worker(
                 elif until_idle_s is not None and time.monotonic() - last_work > until_idle_s:
                     break
                 else:
-                    time.sleep(_POLL_S)
+                    # Local ones are few, and waited for. A thousand on a cluster must not ask a database five times a second.
+                    idle_s = time.monotonic() - last_work
+                    time.sleep(_POLL_S if name is not None else min(max(_POLL_S, idle_s / 10), _POLL_LONGEST_S))
     finally:
         launchpad.connection.close()
 

@@ -16,9 +16,12 @@ import pytest
 from al_leignn.campaign.layout import Layout
 from al_leignn.core import DecisionKind, Stage, StageRequest
 from al_leignn.errors import LabellerError
+from al_leignn.flow.embedded import LAUNCHPAD
 from al_leignn.flow.fireworks import launch
+from al_leignn.flow.launchpad import read_launchpad
 from al_leignn.flow.local import run
 from al_leignn.flow.watch import Silence
+from al_leignn.report.html import write_report
 from al_leignn.store import MANIFEST, read_manifest, verify
 
 LAUNCH = """
@@ -69,6 +72,19 @@ def test_queue_does_what_the_local_runner_does(campaign: Layout, expected: Finge
     assert decision.reason == expected[Path("iterations/001/converge/0000")]["result"]["reason"]
     assert not list(campaign.root.rglob(".scratch-*"))
     assert not (campaign.queue / "launchers").exists()
+    write_report(campaign, campaign.root / "report.html")
+    assert files_with(password_of(campaign), campaign.root) == [campaign.queue / LAUNCHPAD]
+
+
+def password_of(layout: Layout) -> bytes:
+    launchpad = read_launchpad(layout.queue / LAUNCHPAD)
+    launchpad.connection.close()
+    return str(launchpad.password).encode()
+
+
+def files_with(secret: bytes, folder: Path) -> list[Path]:
+    assert len(secret) >= 24
+    return [path for path in folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
 
 
 def test_eventful_campaign_ends_like_a_quiet_one(make_campaign: Maker, expected: Fingerprint, tmp_path: Path) -> None:

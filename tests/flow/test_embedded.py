@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 from fireworks import Firework, LaunchPad, ScriptTask
 from pymongo import MongoClient
@@ -114,6 +115,13 @@ def open_password(file: Path) -> str:
     launchpad.connection.close()
     assert isinstance(launchpad.password, str)
     return launchpad.password
+
+
+def test_listens_on_the_loopback_interface_only(folder: Path) -> None:
+    with serving(folder) as address:
+        sockets = psutil.Process(server_pid(folder)).net_connections("inet")
+        listening = {(s.laddr.ip, s.laddr.port) for s in sockets if s.status == psutil.CONN_LISTEN}
+        assert listening == {("127.0.0.1", address.port)}
 
 
 def test_strangers_are_refused(folder: Path, tmp_path: Path) -> None:

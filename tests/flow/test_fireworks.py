@@ -99,6 +99,9 @@ def test_worker_ends_an_iteration_adds_the_next_and_leaves_nothing_behind(
     labels = {name for name in states(launchpad) if name.startswith("label 0/")}
     assert len(labels) == selection.result["labels"]
     assert queue_status(server.file)["COMPLETED"] >= len(labels) + 7
+    stored = [str(list(collection.find())) for collection in (launchpad.fireworks, launchpad.launches, launchpad.workflows)]
+    assert str(campaign.root) in stored[0]
+    assert not any(launchpad.password in text for text in stored)
 
 
 def test_worker_takes_its_category_and_campaign_only(
