@@ -2,14 +2,19 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
 
 from al_leignn.campaign.derive import timestep
-from al_leignn.config import ConvergeConfig, checked_explore
-from al_leignn.errors import ConfigError, RunError
+from al_leignn.config import ConvergeConfig, ExploreConfig, checked_explore
+from al_leignn.core import Labels
+from al_leignn.errors import ConfigError, DataError, RunError
+from al_leignn.explore.ab_initio import AbInitioRun
 from al_leignn.explore.production import write_trajectory
 from al_leignn.model.committee import Committee
 from al_leignn.units import FS
@@ -66,6 +71,61 @@ def md_like(
     RunError
         If the MD came to an unphysical frame.
     """
+    start, settings = _like(reference, conditions)
+    found = write_trajectory(committee, start, settings, out, seed=seed, progress=progress)
+    if found["stopped"]:
+        raise RunError(
+            f"the MD became unphysical after {found['steps']} steps ({found['stopped']}): this potential is not equivalent",
+            where=str(out),
+            fix="look at the last frames, and train on more of the kind",
+        )
+    return read_trajectory(out, skip_ps=SETTLING * found["steps"] * settings.timestep_fs / 1000.0)
+
+
+def md_by_calculator(
+    reference: Trajectory,
+    calculator: BaseCalculator,
+    out: Path,
+    conditions: Conditions,
+    *,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> Trajectory:
+    """As `md_like`, driven by any ASE calculator, whose energies, forces and stresses the trajectory has.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `md_like`; for a cell that changes; if `out` exists.
+    """
+    start, settings = _like(reference, conditions)
+    if settings.ensemble == "npt":
+        raise ConfigError("MD by an ASE calculator keeps its cell", where="--ensemble", fix="make it elsewhere: --trajectory")
+
+    def label(atoms: Atoms, fresh: bool) -> Labels:
+        del fresh
+        atoms.calc = calculator
+        stress = None
+        if atoms.pbc.all():
+            with suppress(NotImplementedError):
+                stress = atoms.get_stress()
+        return Labels(float(atoms.get_potential_energy()), atoms.get_forces(), stress)
+
+    if out.exists():
+        raise DataError(
+            "the output file exists",
+            where=str(out),
+            fix="compare it with --trajectory, choose another name with --out, or remove it",
+        )
+    run = AbInitioRun(start, settings, settling=0, label=label, level="", seed=seed, out=out, fingerprint="")
+    run.saved.unlink(missing_ok=True)  # this MD is not gone on with
+    run.go(progress)
+    run.saved.unlink()
+    return read_trajectory(out, skip_ps=SETTLING * settings.steps * settings.timestep_fs / 1000.0)
+
+
+def _like(reference: Trajectory, conditions: Conditions) -> tuple[Atoms, ExploreConfig]:
+    """Where MD that resembles the reference starts, and how it runs."""
     if reference.temperature is None:
         raise ConfigError(
             "the reference does not tell its temperature", where=reference.name, fix="give it in K with --temperature"
@@ -74,9 +134,8 @@ def md_like(
     if reference.velocities is not None:
         start.set_velocities(reference.velocities[0] / FS)
     step, stride = _times(reference.interval_fs, timestep([start]))
-    ensemble = conditions.ensemble or ("nvt" if reference.fixed_cell else "npt")
     settings = checked_explore(
-        ensemble=ensemble,
+        ensemble=conditions.ensemble or ("nvt" if reference.fixed_cell else "npt"),
         temperatures=[reference.temperature],
         pressure=conditions.pressure,
         steps=max(1, round(1000.0 * (conditions.ps or LENGTH * reference.length_ps) / step)),
@@ -86,14 +145,7 @@ def md_like(
         thermostat=reference.thermostat or "langevin",
         friction_per_ps=reference.friction_per_ps or FRICTION,
     )
-    found = write_trajectory(committee, start, settings, out, seed=seed, progress=progress)
-    if found["stopped"]:
-        raise RunError(
-            f"the MD became unphysical after {found['steps']} steps ({found['stopped']}): this potential is not equivalent",
-            where=str(out),
-            fix="look at the last frames, and train on more of the kind",
-        )
-    return read_trajectory(out, skip_ps=SETTLING * found["steps"] * step / 1000.0)
+    return start, settings
 
 
 def compare_with_references(

@@ -33,6 +33,7 @@ def validate(
     model: Annotated[
         Path | None, typer.Argument(help="checkpoint (.safetensors), or a campaign folder", metavar="[MODEL]", show_default=False)
     ] = None,
+    calculator: Annotated[str, typer.Option(help='any ASE calculator in place of MODEL, e.g. "ase.calculators.emt:EMT"')] = "",
     trajectory: Annotated[Path | None, typer.Option(help="MD made earlier, instead of running it now")] = None,
     interval_fs: Annotated[float | None, typer.Option(help="time between frames, for files that do not say it")] = None,
     temperature: Annotated[float | None, typer.Option(help="of the reference, K [default: from the file]")] = None,
@@ -66,7 +67,7 @@ def validate(
         figure_folder(plot)  # before hours of MD, not after
     aimd = read_trajectory(reference, interval_fs=interval_fs, temperature=temperature, skip_ps=skip_ps)
     made = None if trajectory is None else read_trajectory(trajectory, interval_fs=interval_fs)
-    md = _md(aimd, made, model, out, Conditions(ps, ensemble, pressure), seed)
+    md = _md(aimd, made, calculator or model, out, Conditions(ps, ensemble, pressure), seed)
     found = agree(aimd, md, tolerances=tolerances, error_rate=error_rate, seed=np.random.SeedSequence(seed))
     if plot is not None:
         plot_agreement(found, plot)
@@ -76,34 +77,47 @@ def validate(
 
 
 def _md(
-    reference: "Trajectory", made: "Trajectory | None", model: Path | None, out: Path, conditions: "Conditions", seed: int
+    reference: "Trajectory",
+    made: "Trajectory | None",
+    model: Path | str | None,
+    out: Path,
+    conditions: "Conditions",
+    seed: int,
 ) -> "Trajectory":
-    """The MD to compare: as given, or run now; with the committee's forces, where there is one and the reference has them."""
+    """The MD to compare: as given, or run now; with the committee's forces, where there is one and the reference has them.
+
+    `model` is a checkpoint, or the import path of a calculator.
+    """
     from al_leignn.errors import InputError
     from al_leignn.validate.trajectory import check_comparable
 
     if made is not None:
         check_comparable(reference, made)
-    if model is None:
+    if model is None or (isinstance(model, str) and made is not None):
         if made is None:
-            raise InputError("nothing to compare with the reference", fix="give MODEL, or MD made earlier with --trajectory")
+            raise InputError(
+                "nothing to compare with the reference",
+                fix="give MODEL, an ASE calculator with --calculator, or MD made earlier with --trajectory",
+            )
         return made
     from al_leignn.campaign.item import model_file
-    from al_leignn.campaign.validation import md_like, with_predictions
+    from al_leignn.campaign.validation import md_by_calculator, md_like, with_predictions
+    from al_leignn.config import AseConfig
+    from al_leignn.label.ase_calc import AseLabeller
     from al_leignn.model.committee import Committee
 
-    committee = Committee.load(model_file(model))
-    if made is None:
-        with bar() as progress:
-            task = progress.add_task("validate: MD steps", total=None)
-            made = md_like(
-                reference,
-                committee,
-                out,
-                conditions,
-                seed=seed,
-                progress=lambda done, total: progress.update(task, completed=done, total=total),
-            )
+    with bar() as progress:
+        task = progress.add_task("validate: MD steps", total=None)
+
+        def told(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        if isinstance(model, str):
+            driver = AseLabeller(AseConfig(calculator=model)).calculator()
+            return md_by_calculator(reference, driver, out, conditions, seed=seed, progress=told)
+        committee = Committee.load(model_file(model))
+        if made is None:
+            made = md_like(reference, committee, out, conditions, seed=seed, progress=told)
     asked = reference.forces is not None or reference.stresses is not None
     return with_predictions(made, committee) if asked else made
 

@@ -26,7 +26,7 @@ from al_leignn.model.unfinished import load_state, save_state
 from al_leignn.store import Stopwatch
 
 BLOCK = 25
-"""Steps between saved states. A fresh start costs about as much as three more steps (see docs/aimd.md)."""
+"""Steps between saved states. An SCF that starts afresh takes 1.4 to 1.8 times as long (docs/validation.md): 3 % of all."""
 
 SETTLING_FRICTION = 10.0
 """Of the Langevin thermostat before the trajectory begins, 1/ps: half of the energy in the velocities that are drawn goes into

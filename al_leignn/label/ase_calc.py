@@ -52,7 +52,7 @@ class AseLabeller:
         """Whether the calculator can be made; which elements it knows is its own secret until it is asked."""
         del species
         try:
-            self._make()
+            self.calculator()
         except LabellerError as error:
             return [f"{error.what}: {error.fix}"]
         return []
@@ -61,7 +61,7 @@ class AseLabeller:
         """Energy, forces and, where the calculator and the cell allow it, stress. Files go to `scratch`."""
         del rung, tight
         atoms = frame.atoms.copy()
-        atoms.calc = self._make()
+        atoms.calc = self.calculator()
         if hasattr(atoms.calc, "directory"):
             atoms.calc.directory = str(scratch)
         try:
@@ -87,7 +87,8 @@ class AseLabeller:
             names = metadata.packages_distributions().get(package, [])
             return ", ".join(f"{name} {metadata.version(name)}" for name in sorted(set(names))) or f"{package}, version unknown"
 
-    def _make(self) -> Any:
+    def calculator(self) -> Any:
+        """A new calculator; raises `LabellerError` where it cannot be made."""
         path = self._config.calculator
         module, _, name = path.partition(":")
         if not module or not name:

@@ -11,7 +11,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from ase.io import write
+from ase.io import read, write
 from typer.testing import CliRunner
 
 from al_leignn.cli.app import app
@@ -105,6 +105,30 @@ def test_a_committee_runs_its_own_md(emt_campaign: Path, tmp_path: Path) -> None
     again = al("validate", emt_campaign, "--reference", "aimd.extxyz", "--trajectory", "validate.extxyz", "--json", cwd=tmp_path)
     assert again.returncode == 1, again.stderr
     assert {o["kind"] for o in json.loads(again.stdout)["observables"]} >= {"energy", "pressure", "forces"}
+
+
+def test_any_calculator_runs_the_md(tmp_path: Path) -> None:
+    """EMT against EMT, by way of its import path; in the end the energies of the MD are those of the calculator."""
+    images = shaken(60, seed=3, spread=0.05)
+    for atoms in images:
+        atoms.calc = EMT()
+        atoms.info["REF_energy"] = atoms.get_potential_energy()
+        atoms.calc = None
+    write(tmp_path / "aimd.extxyz", images)
+    words = ("validate", "--calculator", "ase.calculators.emt:EMT", "--reference", "aimd.extxyz", "--ps", "0.4", "--json")
+    done = al(*words, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert found["md"]["interval_fs"] == pytest.approx(5.0)
+    assert "energy" in {o["kind"] for o in found["observables"]}
+    atoms = read(tmp_path / "validate.extxyz", "-1")
+    assert isinstance(atoms, Atoms)
+    atoms.calc = EMT()
+    assert atoms.get_potential_energy() == pytest.approx(atoms.info["REF_energy"], abs=1e-4)
+    lost = al("validate", "--calculator", "no.such:Thing", "--reference", "aimd.extxyz", "--out", "b.extxyz", cwd=tmp_path)
+    assert lost.returncode == 1
+    assert "no.such:Thing" in lost.stderr
+    assert "Traceback" not in lost.stderr
 
 
 def test_bad_input_is_named(folder: Path, tmp_path: Path) -> None:
