@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
+from pydantic import ValidationError
 
 from al_leignn.campaign.derive import timestep
-from al_leignn.config import ConvergeConfig, ExploreConfig, checked_explore
+from al_leignn.config import AseConfig, ConvergeConfig, ExploreConfig, checked_explore, config_error
 from al_leignn.core import Labels
-from al_leignn.errors import ConfigError, DataError, RunError
+from al_leignn.errors import ConfigError, DataError, LabellerError, RunError
 from al_leignn.explore.ab_initio import AbInitioRun
 from al_leignn.explore.production import write_trajectory
+from al_leignn.label.ase_calc import AseLabeller
 from al_leignn.model.committee import Committee
 from al_leignn.units import FS
 from al_leignn.validate.agreement import ERROR_RATE, Agreement, agree, tolerances_of
@@ -80,6 +82,17 @@ def md_like(
             fix="look at the last frames, and train on more of the kind",
         )
     return read_trajectory(out, skip_ps=SETTLING * found["steps"] * settings.timestep_fs / 1000.0)
+
+
+def calculator_at(path: str) -> BaseCalculator:
+    """An ASE calculator by its import path; raises `ConfigError` where there is none."""
+    try:
+        found: BaseCalculator = AseLabeller(AseConfig(calculator=path)).calculator()
+    except ValidationError as error:
+        raise config_error(error, AseConfig, "--calculator") from None
+    except LabellerError as error:
+        raise ConfigError(error.what, where="--calculator", fix=error.fix) from None
+    return found
 
 
 def md_by_calculator(

@@ -101,9 +101,7 @@ def _md(
             )
         return made
     from al_leignn.campaign.item import model_file
-    from al_leignn.campaign.validation import md_by_calculator, md_like, with_predictions
-    from al_leignn.config import AseConfig
-    from al_leignn.label.ase_calc import AseLabeller
+    from al_leignn.campaign.validation import calculator_at, md_by_calculator, md_like, with_predictions
     from al_leignn.model.committee import Committee
 
     with bar() as progress:
@@ -113,8 +111,7 @@ def _md(
             progress.update(task, completed=done, total=total)
 
         if isinstance(model, str):
-            driver = AseLabeller(AseConfig(calculator=model)).calculator()
-            return md_by_calculator(reference, driver, out, conditions, seed=seed, progress=told)
+            return md_by_calculator(reference, calculator_at(model), out, conditions, seed=seed, progress=told)
         committee = Committee.load(model_file(model))
         if made is None:
             made = md_like(reference, committee, out, conditions, seed=seed, progress=told)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,14 +122,9 @@ def test_any_calculator_runs_the_md(tmp_path: Path) -> None:
     found = json.loads(done.stdout)
     assert found["md"]["interval_fs"] == pytest.approx(5.0)
     assert "energy" in {o["kind"] for o in found["observables"]}
-    atoms = read(tmp_path / "validate.extxyz", "-1")
-    assert isinstance(atoms, Atoms)
-    atoms.calc = EMT()
-    assert atoms.get_potential_energy() == pytest.approx(atoms.info["REF_energy"], abs=1e-4)
-    lost = al("validate", "--calculator", "no.such:Thing", "--reference", "aimd.extxyz", "--out", "b.extxyz", cwd=tmp_path)
-    assert lost.returncode == 1
-    assert "no.such:Thing" in lost.stderr
-    assert "Traceback" not in lost.stderr
+    last: Any = read(tmp_path / "validate.extxyz", "-1")
+    last.calc = EMT()
+    assert last.get_potential_energy() == pytest.approx(last.info["REF_energy"], abs=1e-4)
 
 
 def test_bad_input_is_named(folder: Path, tmp_path: Path) -> None:
@@ -167,6 +163,8 @@ def test_bad_input_is_named(folder: Path, tmp_path: Path) -> None:
     refuses("atom 2 moves", "more often", "--reference", made["jumping"], *md)
     refuses("5 frames are too few", "at least 20", "--reference", made["short"], *md)
     refuses("nothing to compare", "MODEL", "--reference", aimd)
+    refuses("no calculator no.such:Thing", "pip install", "--reference", aimd, "--calculator", "no.such:Thing")
+    refuses("a part of Python", "", "--reference", aimd, "--calculator", "os:system")
     refuses("'rdx=1' is no tolerance", "vdos", "--reference", aimd, *md, "--tolerance", "rdx=1")
     refuses("figures need a folder", "another name", "--reference", aimd, *md, "--plot", aimd)
     hot_one = al("validate", "--reference", made["hot"], "--trajectory", same, cwd=tmp_path)
