@@ -168,6 +168,7 @@ class History:
         self.layout = layout
         self.damaged: list[str] = []
         self._manifests: dict[StageRequest, Manifest | None] = {}
+        self._items: dict[tuple[Stage, int], list[Manifest]] = {}
 
     @cached_property
     def iterations(self) -> int:
@@ -198,8 +199,10 @@ class History:
 
     def items(self, stage: Stage, iteration: int) -> list[Manifest]:
         """Manifests of the published items of a stage, in order."""
-        found = [self.manifest(stage, iteration, n) for n in published_items(self.layout.stage(iteration, stage))]
-        return [manifest for manifest in found if manifest is not None]
+        if (stage, iteration) not in self._items:
+            found = [self.manifest(stage, iteration, n) for n in published_items(self.layout.stage(iteration, stage))]
+            self._items[stage, iteration] = [manifest for manifest in found if manifest is not None]
+        return self._items[stage, iteration]
 
     def walkers(self, iteration: int) -> list[dict[str, Any]]:
         """Reports of an iteration's walkers: walker, temperature, steps, stopped (reason or empty)."""

@@ -1,5 +1,7 @@
 """What labels cost, have cost and will cost, in core-seconds."""
 
+import math
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -45,16 +47,34 @@ def paid_labels(history: History) -> list[Paid]:
     return sorted(found, key=lambda paid: paid.finished)
 
 
+class _Costs:
+    """Costs of the last labels of each size."""
+
+    def __init__(self) -> None:
+        self._recent: dict[int, deque[float]] = {}
+
+    def add(self, paid: Paid) -> None:
+        self._recent.setdefault(paid.atoms, deque(maxlen=RECENT)).append(paid.core_s)
+
+    def predict(self, atoms: int, quantile: float) -> float | None:
+        if not self._recent:
+            return None
+        nearest = min(self._recent, key=lambda n: (abs(math.log(n / atoms)), n))
+        costs = sorted(self._recent[nearest])
+        low, part = divmod(quantile * (len(costs) - 1), 1)
+        high = costs[min(int(low) + 1, len(costs) - 1)]
+        return (costs[int(low)] + part * (high - costs[int(low)])) * (atoms / nearest) ** GROWTH
+
+
 def predict(before: Sequence[Paid], atoms: int, quantile: float = 0.5) -> float | None:
     """Core-seconds of a label of so many atoms, from labels that were paid for; None without any.
 
     Labels of the same size count where there are some; else the nearest size, scaled.
     """
-    if not before:
-        return None
-    nearest = min({paid.atoms for paid in before}, key=lambda n: (abs(np.log(n / atoms)), n))
-    costs = [paid.core_s for paid in before if paid.atoms == nearest][-RECENT:]
-    return float(np.quantile(costs, quantile) * (atoms / nearest) ** GROWTH)
+    known = _Costs()
+    for paid in before:
+        known.add(paid)
+    return known.predict(atoms, quantile)
 
 
 def ledger(history: History) -> dict[str, Any]:
@@ -71,10 +91,12 @@ def ledger(history: History) -> dict[str, Any]:
     paid = paid_labels(history)
     spent = sum(p.core_s for p in paid)
     good = []
-    for n in range(NEEDED, len(paid)):
-        foretold = predict(paid[:n], paid[n].atoms)
+    known = _Costs()
+    for n, label in enumerate(paid):
+        foretold = known.predict(label.atoms, 0.5) if n >= NEEDED else None
         if foretold is not None:
-            good.append(1 / FACTOR <= paid[n].core_s / foretold <= FACTOR)
+            good.append(1 / FACTOR <= label.core_s / foretold <= FACTOR)
+        known.add(label)
     steps = sum(history.record(i).steps for i in range(history.iterations))
     typical = predict(paid, paid[-1].atoms) if paid else None
     aimd = None if typical is None else typical * steps
