@@ -1,17 +1,19 @@
 """Ramps, and the climb: on when a condition is learned, back when it is forgotten, always with a reason."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from hypothesis import given
 from hypothesis import strategies as st
 
 from al_leignn.config import Condition, ExploreConfig
 from al_leignn.core import Deviation, Frame, Origin
 from al_leignn.explore.batch import Sample, Walker, WalkerReport
-from al_leignn.explore.md import Exploration
+from al_leignn.explore.md import Exploration, explore
 from al_leignn.explore.ramp import at, points, scaled
 from al_leignn.explore.recovery import ATTEMPTS, explore_with_recovery
 from al_leignn.explore.schedule import Plan, Standing, make_plan, updated
@@ -158,3 +160,18 @@ def test_it_gives_up_after_a_few_attempts_and_keeps_every_frame() -> None:
     assert len(engine.calls) == 1 + ATTEMPTS
     assert all(r.stop_reason == "contact" for r in found.exploration.walkers)
     assert len(found.exploration.samples) == 2 * (1 + ATTEMPTS)
+
+
+def test_a_walker_that_explodes_at_once_goes_on_from_safer_conditions(lennard_jones: Any) -> None:
+    potential, atoms = lennard_jones(cutoff=5.0, strengths=(1.0, 1.05)), bulk("Ar", cubic=True, a=5.3) * (2, 2, 2)
+
+    def run(walkers: Sequence[Walker], config: ExploreConfig, attempt: int) -> Exploration:
+        return explore(potential, walkers, config, iteration=1, trust_hi=np.inf, seed=np.random.SeedSequence(attempt))
+
+    config = ExploreConfig(steps=40, timestep_fs=10.0)
+    found = explore_with_recovery(run, [Walker(0, atoms, 20.0), Walker(1, atoms, 3e4)], config)
+    assert [(r.steps_done, r.stop_reason) for r in found.exploration.walkers] == [(40, ""), (40, "")]
+    assert set(found.remarks) == {1}
+    assert found.remarks[1].endswith("started again at 15000 K and 5 fs")
+    # Of both their regular frames, and of the lost one that at which it was stopped.
+    assert [s.frame.origin.walker for s in found.exploration.samples] == 4 * [0] + 5 * [1]
