@@ -19,7 +19,7 @@ from jaxtyping import Float
 from al_leignn.campaign.item import published
 from al_leignn.campaign.layout import CONFIG, POOL, PREDICTIONS, SAMPLES, Layout
 from al_leignn.campaign.schedule import plan_of
-from al_leignn.campaign.state import decision_of, label_verdict, published_items
+from al_leignn.campaign.state import decision_of, item_folders, label_verdict
 from al_leignn.campaign.uncertainty import deviation_summary, judged_deviations, uncertainty_table
 from al_leignn.converge import IterationSummary, Observables
 from al_leignn.core import Decision, LabelVerdict, Stage, StageRequest
@@ -200,7 +200,7 @@ class History:
     def items(self, stage: Stage, iteration: int) -> list[Manifest]:
         """Manifests of the published items of a stage, in order."""
         if (stage, iteration) not in self._items:
-            found = [self.manifest(stage, iteration, n) for n in published_items(self.layout.stage(iteration, stage))]
+            found = [self.manifest(stage, iteration, n) for n in item_folders(self.layout.stage(iteration, stage))]
             self._items[stage, iteration] = [manifest for manifest in found if manifest is not None]
         return self._items[stage, iteration]
 

@@ -63,7 +63,7 @@ class _Costs:
         costs = sorted(self._recent[nearest])
         low, part = divmod(quantile * (len(costs) - 1), 1)
         high = costs[min(int(low) + 1, len(costs) - 1)]
-        return (costs[int(low)] + part * (high - costs[int(low)])) * (atoms / nearest) ** GROWTH
+        return float((costs[int(low)] + part * (high - costs[int(low)])) * (atoms / nearest) ** GROWTH)
 
 
 def predict(before: Sequence[Paid], atoms: int, quantile: float = 0.5) -> float | None:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 
+from al_leignn.campaign.item import unfinished
 from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.state import scan
 from al_leignn.core import Stage, StageRequest
@@ -21,6 +22,7 @@ def mend(layout: Layout) -> list[str]:
     found = []
     for request in _believed(layout):
         folder = layout.item(request)
+        shutil.rmtree(unfinished(layout, request), ignore_errors=True)  # of one that died between publishing and tidying up
         try:
             verify(folder)
         except DamagedArtifactError as error:

@@ -60,6 +60,7 @@ def run_stage(layout: Layout, request: StageRequest, report: Progress = no_progr
     done = _done(folder)
     if done is not None:
         _refuse_stale(done, inputs, settings, folder)
+        shutil.rmtree(unfinished(layout, request), ignore_errors=True)  # whoever published it may have died on the next line
         return done
     watch = Stopwatch()
     with _told_of_disks(), publishing(folder) as scratch:

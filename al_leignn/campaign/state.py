@@ -1,5 +1,6 @@
 """The state of a campaign, scanned from its manifests and stored nowhere else."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,16 @@ def _scan_iteration(layout: Layout, index: int, damaged: list[str]) -> Iteration
 
 def published_items(folder: Path) -> list[int]:
     """Numbers of the item folders that hold a manifest (readable or not), ascending."""
-    if not folder.is_dir():
+    return [n for n in item_folders(folder) if (folder / f"{n:04d}/{MANIFEST}").exists()]
+
+
+def item_folders(folder: Path) -> list[int]:
+    """Numbers of the item folders of a stage, ascending."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(int(entry.name) for entry in entries if entry.name.isdigit())
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and (p / MANIFEST).exists())
 
 
 def decision_of(result: dict[str, Any]) -> Decision:

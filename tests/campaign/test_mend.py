@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from al_leignn.campaign.item import unfinished
 from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.mend import mend
 from al_leignn.core import Stage, StageRequest
@@ -57,6 +58,13 @@ def test_what_is_whole_is_left_alone(layout: Layout) -> None:
     before = {path: path.stat().st_mtime_ns for path in layout.root.rglob("*")}
     assert mend(layout) == []
     assert {path: path.stat().st_mtime_ns for path in layout.root.rglob("*")} == before
+
+
+def test_what_an_item_kept_while_it_was_under_way_goes(layout: Layout) -> None:
+    left = unfinished(layout, StageRequest(Stage.TRAIN, 1, 0))
+    left.mkdir()
+    assert mend(layout) == []
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, delete])
