@@ -7,6 +7,7 @@ A folder without a readable manifest does not exist as far as the campaign is co
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -29,6 +30,8 @@ MANIFEST_VERSION = 1
 _SCRATCH = ".scratch-"
 _CHECKSUM = "checksum"
 """Key of a manifest's own digest, times included; manifests up to 0.1 have none."""
+_COLUMNS = re.compile(r":[RISL]:(\d{4,})")
+_MOST_COLUMNS = 1000
 _TEXT = "id:"
 """Put before digests in extended XYZ: a bare hex string such as 1e5 would be read back as a number."""
 
@@ -296,10 +299,28 @@ def read_labelled(path: Path) -> list[LabelledFrame]:
     return out
 
 
+def refuse_endless(lines: Iterable[str]) -> None:
+    """Raise `ValueError` on extended XYZ that ASE would read for years: it believes any number of atoms or columns."""
+    header = number = 0
+    for number, line in enumerate(lines, 1):
+        if number <= header:
+            if any(int(columns) > _MOST_COLUMNS for columns in _COLUMNS.findall(line)):
+                raise ValueError(f"line {number} promises too many columns")
+        elif line.strip().isdigit():
+            header = number + 1 + int(line)
+        elif not line.lstrip().startswith("VEC"):
+            return  # no frame begins here: the reader will say so
+    if header > number:
+        raise ValueError("the last frame has fewer atoms than it promises")
+
+
 def _read_extxyz(path: Path) -> list[Atoms]:
     if path.stat().st_size == 0:
         return []
     from ase.io import read
+
+    with path.open(encoding="utf-8") as file:
+        refuse_endless(file)
 
     frames = read(path, ":", format="extxyz")
     return frames if isinstance(frames, list) else [frames]

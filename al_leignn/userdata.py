@@ -23,6 +23,7 @@ from jaxtyping import Float
 
 from al_leignn.core import Frame, LabelledFrame, Labels, Origin
 from al_leignn.errors import DataError
+from al_leignn.store import refuse_endless
 from al_leignn.units import GPA, voigt
 
 BLOCKS_PER_FILE = 20
@@ -229,7 +230,12 @@ def read_parts(path: Path) -> list[Part]:
             if path.suffix in _OPENERS and path.with_suffix("").suffix in (".extxyz", ".xyz"):
                 # ASE's reader goes back and forth, and each step back in a compressed file decompresses it anew.
                 with _OPENERS[path.suffix](path, "rt") as file:
-                    return [Part("", list(iread(StringIO(file.read()), ":", format="extxyz")))]
+                    text = file.read()
+                refuse_endless(text.splitlines())
+                return [Part("", list(iread(StringIO(text), ":", format="extxyz")))]
+            if path.suffix in (".extxyz", ".xyz"):
+                with path.open(encoding="utf-8") as file:
+                    refuse_endless(file)
             return [Part("", list(iread(path, ":")))]
     except DataError:
         raise

@@ -13,8 +13,9 @@ from ase.build import bulk, molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from al_leignn.campaign.structures import read_structures
 from al_leignn.core import Frame, LabelledFrame, Labels, Origin
-from al_leignn.errors import CampaignError, DamagedArtifactError
+from al_leignn.errors import CampaignError, DamagedArtifactError, InputError
 from al_leignn.store import (
     Manifest,
     publishing,
@@ -22,11 +23,13 @@ from al_leignn.store import (
     read_frames,
     read_labelled,
     read_manifest,
+    refuse_endless,
     sweep_scratch,
     verify,
     write_atomic,
     write_frames,
 )
+from al_leignn.userdata import read_parts
 
 
 def manifest(**changes: object) -> Manifest:
@@ -70,6 +73,20 @@ def test_reading_one_frame_of_many(tmp_path: Path) -> None:
     assert [read_frame(tmp_path / "f.extxyz", n).uid for n in range(3)] == [f.uid for f in frames]
     write_frames(tmp_path / "none.extxyz", [])
     assert read_frames(tmp_path / "none.extxyz") == []
+
+
+@pytest.mark.parametrize("line", ["99999999999999999999", "Properties=species:S:1:pos:R:99999999999 pbc=T"])
+def test_files_that_would_never_be_read_to_their_end_are_refused(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "f.extxyz"
+    write_frames(path, [Frame.of(molecule("H2O"), Origin("given"))])
+    lines = path.read_text().splitlines()
+    refuse_endless(lines)
+    refuse_endless(["1", "1000 is a comment, and so is the next", "H 0 0 0", "1", "1000", "H 0 0 0"])
+    lines[1 if "Properties" in line else 0] = line
+    path.write_text("\n".join(lines))
+    for read in (read_frames, read_structures, read_parts):
+        with pytest.raises((ValueError, InputError), match=r"fewer atoms|too many columns"):
+            read(path)
 
 
 def test_a_folder_is_published_whole_or_not_at_all(tmp_path: Path) -> None:
