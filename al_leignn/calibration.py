@@ -51,6 +51,10 @@ WORST_PER_MEAN = 2.0
 FAILED_PER_ACCURATE = 5.0
 """trust_hi over trust_lo: five times the wanted error is as far as a label still teaches the neighbourhood of the MD."""
 
+FAILED_PER_TYPICAL = 3.0
+"""trust_hi over the median deviation of the labels calibrated on, at least. A young committee deviates by more than five times
+the wanted error on every frame of a healthy MD; without this, its walkers would stop at their first steps."""
+
 
 @dataclass(frozen=True)
 class FrameErrors:
@@ -91,6 +95,8 @@ class Calibration:
     blind: int
     """Frames (of atoms: shares of frames, added) whose deviation lay on the floor although their error did not: identical
     members look like this."""
+    typical: float = 0.0
+    """Median of the deviations (0: not known)."""
 
     @property
     def degenerate(self) -> bool:
@@ -115,13 +121,15 @@ class Calibration:
             "n": self.n,
             "floor": self.floor,
             "blind": self.blind,
+            "typical": self.typical,
             "valid": self.valid,
         }
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Self:
         factor = math.inf if value["factor"] is None else float(value["factor"])
-        return cls(factor, float(value["nominal"]), int(value["n"]), float(value["floor"]), int(value["blind"]))
+        typical = float(value.get("typical", 0.0))  # manifests of earlier versions do not have it
+        return cls(factor, float(value["nominal"]), int(value["n"]), float(value["floor"]), int(value["blind"]), typical)
 
 
 def labels_needed(nominal: float) -> int:
@@ -172,7 +180,9 @@ def calibrate(
 
     factor = ordered[rank - 1] if len(sizes) == len(scores) else ordered[bisect_left(ordered, True, key=likely)]
     share = np.bincount(which, weights=(deviations <= floor) & ~(errors <= floor)) / sizes
-    return Calibration(factor=float(factor), nominal=nominal, n=len(sizes), floor=floor, blind=round(float(share.sum())))
+    finite = deviations[np.isfinite(deviations)]
+    typical = float(np.median(finite)) if len(finite) else 0.0
+    return Calibration(float(factor), nominal, len(sizes), floor, round(float(share.sum())), typical)
 
 
 def _frames(count: int, frame: Int[np.ndarray, " n"] | None) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " frames"]]:
@@ -276,8 +286,8 @@ def trust_levels(calibration: Calibration | None, config: SelectConfig, target_f
 
     A frame counts as known while the bound on its worst atom stays below what the wanted accuracy implies for a worst
     atom: ``trust_lo * factor = NORM_PER_COMPONENT * WORST_PER_MEAN * target``, the target being a mean absolute error per
-    component; ``trust_hi = FAILED_PER_ACCURATE * trust_lo``. Levels fixed by the user win, and an automatic one beside a
-    fixed one follows it.
+    component; ``trust_hi = max(FAILED_PER_ACCURATE * trust_lo, FAILED_PER_TYPICAL * typical)``. Levels fixed by the user win,
+    and an automatic one beside a fixed one follows it.
 
     Parameters
     ----------
@@ -297,5 +307,7 @@ def trust_levels(calibration: Calibration | None, config: SelectConfig, target_f
         lo = config.trust_lo
     else:
         lo = auto if isinstance(config.trust_hi, str) else min(auto, config.trust_hi / FAILED_PER_ACCURATE)
-    hi = FAILED_PER_ACCURATE * lo if isinstance(config.trust_hi, str) else config.trust_hi
-    return lo, hi
+    if not isinstance(config.trust_hi, str):
+        return lo, config.trust_hi
+    typical = 0.0 if calibration is None else calibration.typical
+    return lo, max(FAILED_PER_ACCURATE * lo, FAILED_PER_TYPICAL * typical)

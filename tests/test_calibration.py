@@ -172,7 +172,10 @@ def test_nan_counts_as_not_covered() -> None:
 @pytest.mark.parametrize("n", [0, 3, 30])
 def test_survives_json(n: int) -> None:
     found = calibrate(*drawn(np.random.default_rng(6), n))
-    assert Calibration.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
+    stored = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert Calibration.from_dict(stored) == found
+    del stored["typical"]  # as earlier versions wrote it
+    assert Calibration.from_dict(stored).factor == found.factor
 
 
 def test_frame_errors_by_hand() -> None:
@@ -206,6 +209,17 @@ def test_levels_follow_target_and_factor() -> None:
     assert levels(2.0, 0.10) == pytest.approx((2 * lo, 2 * hi))
     assert levels(4.0, 0.05) == pytest.approx((lo / 2, hi / 2))
     assert levels(1e-6, 0.05)[0] < 0.5  # a factor near zero does not wave everything through
+
+
+def test_a_frame_has_not_failed_where_it_deviates_like_those_that_were_labelled() -> None:
+    """A young committee is uncertain of all frames of a healthy MD, which may not stop at the first."""
+    deviations = np.linspace(0.1, 0.3, 21)
+    young = calibrate(8 * deviations, deviations)
+    lo, hi = trust_levels(young, SelectConfig(), 0.05)
+    assert 5 * lo < np.median(deviations)
+    assert deviations.max() < hi == pytest.approx(3 * 0.2)
+    ripe = calibrate(0.8 * deviations, deviations / 10)
+    assert trust_levels(ripe, SelectConfig(), 0.05) == pytest.approx((lo, 5 * lo))
 
 
 def test_too_few_labels_only_make_it_more_cautious() -> None:
