@@ -1,6 +1,6 @@
 """Selection from labelled pools: error on a fixed test set against the number of labels, for four rules.
 
-    python benchmarks/selection/pools.py --out FILE [--systems NAME ...] [--seeds N] [--minutes M]
+    python benchmarks/selection/pools.py --out FILE [--systems NAME ...] [--rules NAME ...] [--seeds N] [--minutes M]
 
 Reads the sets under AL_LEIGNN_DATA (default: ../shared/data). Each seed draws a pool, frames held back for calibration and the
 first labels; the rules start from the same committee. Results are appended to FILE, one JSON object a line, as they come;
@@ -66,6 +66,20 @@ def read(name: str, spacing: int) -> list[LabelledFrame]:
     return sorted(set_aside(placed)[0], key=lambda item: item.frame.origin.step)
 
 
+@dataclass(frozen=True)
+class Start:
+    """What all rules of one seed have in common."""
+
+    folder: tempfile.TemporaryDirectory[str]
+    pool: list[LabelledFrame]
+    """The first labels, then those to choose from."""
+    held_back: list[LabelledFrame]
+    test: list[LabelledFrame]
+    e0s: dict[int, float]
+    judged: Judged
+    errors: dict[str, float]
+
+
 @cache
 def divide(system: System) -> tuple[list[LabelledFrame], list[LabelledFrame]]:
     """All frames to draw pools from, and the fixed test set (evenly picked)."""
@@ -80,34 +94,36 @@ def divide(system: System) -> tuple[list[LabelledFrame], list[LabelledFrame]]:
     return [item for item in train if item.frame.uid not in uids], test[:: max(len(test) // TEST, 1)][:TEST]
 
 
-def curves(name: str, seed: int) -> Iterator[dict[str, Any]]:
-    """Points of all learning curves of one system and seed."""
+@cache
+def start(name: str, seed: int) -> Start:
     every, test = divide(SYSTEMS[name])
-    e0s = fit_e0s(every)
     rng = np.random.default_rng([seed, *name.encode()])
     drawn = [every[i] for i in rng.permutation(len(every))[: POOL + HELD_BACK]]
     held_back, pool = drawn[:HELD_BACK], drawn[HELD_BACK:]
-    with tempfile.TemporaryDirectory() as folder:
-        first = Path(folder) / "first"
-        start = fit(pool[:FIRST], e0s, seed, first)
-        judged_first = judge(start, pool[FIRST:], pool[:FIRST], held_back)
-        window = tuple(np.quantile(judged_first.deviations, WINDOW))
-        began = {"system": name, "seed": seed, "round": 0, "labels": FIRST, "atoms": _atoms(pool[:FIRST])}
-        began |= test_errors(start, test)
-        for rule in RULES:
-            yield began | {"rule": rule}
-            known, left, judged, before = pool[:FIRST], pool[FIRST:], judged_first, first
-            for n in range(1, ROUNDS + 1):
-                taken = choose(rule, judged, BATCH, np.random.default_rng([seed, n]), target=TARGET, window=window)
-                known = known + [left[i] for i in taken]
-                left = [item for i, item in enumerate(left) if i not in set(taken)]
-                into = Path(folder) / f"{rule}-{n}"
-                committee = fit(known, e0s, seed, into, before)
-                before = into
-                measured = test_errors(committee, test)
-                yield began | {"rule": rule, "round": n, "labels": len(known), "atoms": _atoms(known)} | measured
-                if n < ROUNDS:
-                    judged = judge(committee, left, known, held_back)
+    folder, e0s = tempfile.TemporaryDirectory(), fit_e0s(every)
+    committee = fit(pool[:FIRST], e0s, seed, Path(folder.name) / "first")
+    judged = judge(committee, pool[FIRST:], pool[:FIRST], held_back)
+    return Start(folder, pool, held_back, test, e0s, judged, test_errors(committee, test))
+
+
+def curve(name: str, rule: str, seed: int) -> Iterator[dict[str, Any]]:
+    """Points of one learning curve."""
+    began = start(name, seed)
+    folder, judged = Path(began.folder.name), began.judged
+    window = tuple(np.quantile(judged.deviations, WINDOW))
+    known, left, before = began.pool[:FIRST], began.pool[FIRST:], folder / "first"
+    row = {"system": name, "seed": seed, "rule": rule}
+    yield row | {"round": 0, "labels": FIRST, "atoms": _atoms(known)} | began.errors
+    for n in range(1, ROUNDS + 1):
+        taken = choose(rule, judged, BATCH, np.random.default_rng([seed, n]), target=TARGET, window=window)
+        known = known + [left[i] for i in taken]
+        left = [item for i, item in enumerate(left) if i not in set(taken)]
+        into = folder / f"{rule}-{n}"
+        committee = fit(known, began.e0s, seed, into, before)
+        before = into
+        yield row | {"round": n, "labels": len(known), "atoms": _atoms(known)} | test_errors(committee, began.test)
+        if n < ROUNDS:
+            judged = judge(committee, left, known, began.held_back)
 
 
 def judge(committee: Committee, left: list[LabelledFrame], known: list[LabelledFrame], held_back: list[LabelledFrame]) -> Judged:
@@ -123,9 +139,10 @@ def _atoms(frames: list[LabelledFrame]) -> int:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
+    options.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES))
     arguments = options.parse_args()
-    jobs = itertools.product(range(arguments.seeds), arguments.systems)
-    complete(arguments, ("system", "seed"), {(name, seed): partial(curves, name, seed) for seed, name in jobs})
+    jobs = itertools.product(range(arguments.seeds), arguments.systems, arguments.rules)
+    complete(arguments, ("system", "rule", "seed"), {(name, rule, s): partial(curve, name, rule, s) for s, name, rule in jobs})
 
 
 if __name__ == "__main__":
