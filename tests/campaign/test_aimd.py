@@ -118,7 +118,8 @@ def aimd(campaign: Path, *words: str | Path) -> dict[str, Any]:
 
 
 def test_its_file_is_a_reference_and_training_data(campaign: Path) -> None:
-    found = aimd(campaign, "--temperature", "400", "--ps", "0.2", "--timestep-fs", "4", "--settle-ps", "0.1")
+    words = ("--temperature", "400", "--ps", "0.2", "--timestep-fs", "4", "--settle-ps", "0.1", "--friction-per-ps", "0.5")
+    found = aimd(campaign, *words)
     out = campaign / "aimd-400K.extxyz"
     assert found["trajectory"] == str(out)
     assert (found["frames"], found["length_ps"]) == (51, pytest.approx(0.2))
@@ -126,7 +127,7 @@ def test_its_file_is_a_reference_and_training_data(campaign: Path) -> None:
     reference = read_trajectory(out)
     assert reference.interval_fs == pytest.approx(4.0)
     assert (reference.temperature, reference.temperature_error) == (400.0, 0.0)
-    assert (reference.thermostat, reference.friction_per_ps, reference.level) == ("langevin", 5.0, found["level"])
+    assert (reference.thermostat, reference.friction_per_ps, reference.level) == ("langevin", 0.5, found["level"])
     assert reference.velocities is not None
     assert reference.stresses is not None
     assert len(reference) == 51
