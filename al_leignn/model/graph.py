@@ -15,12 +15,16 @@ from torch import Tensor
 from vesin import NeighborList
 
 from al_leignn.errors import StructureError
+from al_leignn.geometry import widths
 
 OVERLAP = 1e-3
 """Two atoms closer than this (Å) are one atom twice: a broken structure."""
 
 FLAT = 1e-6
 """A cell whose volume is below this share of the product of its edges has none."""
+
+LONGEST, THINNEST = 1e5, 0.1
+"""Largest component and smallest distance between opposite faces of a periodic cell that is searched for neighbours, Å."""
 
 FAR = 1e3
 """Length (Å) of the vectors that fill the rows of atoms with fewer neighbours than the widest row."""
@@ -147,6 +151,7 @@ def build_graph(atoms: Atoms, cutoff: float, species: Sequence[int]) -> Graph:
     """
     index = _species_index(atoms, species)
     cell = checked_cell(atoms)
+    _refuse_extremes(atoms, cell)
     search = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=torch.get_num_threads())
     i, j, shift, distance = search.compute(points=atoms.positions, box=cell, periodic=np.asarray(atoms.pbc), quantities="ijSd")
     if len(distance) and distance.min() < OVERLAP:
@@ -230,6 +235,20 @@ def _species_index(atoms: Atoms, species: Sequence[int]) -> Int[np.ndarray, " at
             fix="train it on labels with this element; it knows " + ", ".join(chemical_symbols[z] for z in species),
         )
     return index
+
+
+def _refuse_extremes(atoms: Atoms, cell: Float[np.ndarray, "3 3"]) -> None:
+    """Refuse cells on which the search for neighbours divides by zero, which ends the process, or never comes to an end."""
+    if not atoms.pbc.any():
+        return
+    longest = float(np.abs(cell[atoms.pbc]).max())
+    thinnest = 0.0 if longest > LONGEST else float(widths(cell)[atoms.pbc].min())
+    if thinnest < THINNEST:
+        raise StructureError(
+            f"the periodic cell is {longest:.3g} Å long" if longest > LONGEST else f"the periodic cell is {thinnest:.3g} Å thin",
+            where=str(atoms.symbols),
+            fix="lengths are in Å; look for a misplaced decimal point",
+        )
 
 
 def checked_cell(atoms: Atoms) -> Float[np.ndarray, "3 3"]:

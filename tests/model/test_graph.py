@@ -128,6 +128,14 @@ def test_impossible_structures_are_refused_with_a_reason(atoms: Atoms, says: str
         build_graph(atoms, 5.0, (14,))
 
 
+@pytest.mark.parametrize("length", [1e-9, 0.05, 1e6, 1e20, 1e150])
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, False, False)])
+def test_cells_on_which_the_search_would_end_the_process_are_refused(length: float, pbc: tuple[bool, bool, bool]) -> None:
+    atoms = Atoms("Si2", positions=[[0, 0, 0], [0, 2, 0]], cell=[length, 5.0, 5.0], pbc=pbc)
+    with pytest.raises(StructureError, match="misplaced decimal point"):
+        build_graph(atoms, 3.0, (14,))
+
+
 def test_a_cell_that_no_direction_uses_does_not_matter() -> None:
     atoms = Atoms("Si2", positions=[[0, 0, 0], [0, 0, 2.2]], cell=[[1, 0, 0], [1, 0, 0], [0, 0, 0]], pbc=False)
     graph = build_graph(atoms, 5.0, (14,))
