@@ -102,7 +102,7 @@ def run_under_fire(runner: str, layout: Layout, rng: random.Random, length_s: fl
             while not (hit := strike(layout, process.pid, victim, number, spared)) and time.monotonic() < deadline:
                 time.sleep(0.005)  # no labeller is at work at this instant, say
             struck += hit
-            counts[f"{victim} {number.name}"] += hit
+            counts.update([f"{victim} {number.name}"] if hit else [])
             paid.look()
             continue
         assert "Traceback" not in out
