@@ -91,7 +91,7 @@ def manifests(folder: Path, labels: int, each: int) -> dict[str, Any]:
     """A campaign of two iterations, its second one copied until there are so many labels, the last one still labelling."""
     from al_leignn.flow.local import run
 
-    layout = make(folder / "campaign", 6, 2)
+    layout = make(folder / "campaign", 6, 1)
     run(layout, workers=1, max_iterations=None, watcher=Silence())
     count = labels // each
     for index in range(2, count + 1):
