@@ -18,7 +18,8 @@ from al_leignn.train.batches import Example, make_examples
 from al_leignn.train.memory import gradient_bytes, require_memory
 
 MEASURE = """
-import json, resource, sys
+import json, sys
+from pathlib import Path
 import torch
 from ase.build import bulk
 from al_leignn.config import ModelConfig
@@ -26,7 +27,9 @@ from al_leignn.model.graph import build_graph, collate
 from al_leignn.model.leignn import LEIGNN
 
 def peak():
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not getrusage, which counts the memory of whoever started this process, too.
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 torch.set_num_threads(1)
 atoms = bulk("Si", cubic=True) * (4, 4, 4)
