@@ -314,14 +314,18 @@ def refuse_endless(lines: Iterable[str]) -> None:
         raise ValueError("the last frame has fewer atoms than it promises")
 
 
+def refuse_endless_file(path: Path) -> None:
+    """`refuse_endless` on a file."""
+    with path.open(encoding="utf-8") as file:
+        refuse_endless(file)
+
+
 def _read_extxyz(path: Path) -> list[Atoms]:
     if path.stat().st_size == 0:
         return []
     from ase.io import read
 
-    with path.open(encoding="utf-8") as file:
-        refuse_endless(file)
-
+    refuse_endless_file(path)
     frames = read(path, ":", format="extxyz")
     return frames if isinstance(frames, list) else [frames]
 

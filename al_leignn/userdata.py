@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from al_leignn.core import Frame, LabelledFrame, Labels, Origin
 from al_leignn.errors import DataError
-from al_leignn.store import refuse_endless
+from al_leignn.store import refuse_endless, refuse_endless_file
 from al_leignn.units import GPA, voigt
 
 BLOCKS_PER_FILE = 20
@@ -234,8 +234,7 @@ def read_parts(path: Path) -> list[Part]:
                 refuse_endless(text.splitlines())
                 return [Part("", list(iread(StringIO(text), ":", format="extxyz")))]
             if path.suffix in (".extxyz", ".xyz"):
-                with path.open(encoding="utf-8") as file:
-                    refuse_endless(file)
+                refuse_endless_file(path)
             return [Part("", list(iread(path, ":")))]
     except DataError:
         raise

@@ -19,7 +19,7 @@ def read_references(layout: Layout, config: CampaignConfig) -> list[Trajectory]:
         If one cannot be read, does not tell its temperature, has elements that the campaign does not know, or is of another
         level of theory.
     """
-    references = []
+    references, labeller = [], make_labeller(layout.labeller(config))
     known = {int(z) for atoms in read_starts(layout, config) for z in atoms.numbers}
     for name, path in zip(config.converge.references, layout.inside(config.converge.references), strict=True):
         found = read_trajectory(path)
@@ -33,10 +33,9 @@ def read_references(layout: Layout, config: CampaignConfig) -> list[Trajectory]:
                 where=str(path),
                 fix="give a reference of the campaign's elements, or its structure to `structures`",
             )
-        level = make_labeller(layout.labeller(config)).level
-        if found.level not in ("", level):
+        if found.level not in ("", labeller.level):
             raise DataError(
-                f"the reference is of another level of theory ({found.level[:12]}, the campaign's is {level[:12]})",
+                f"the reference is of another level of theory ({found.level[:12]}, the campaign's is {labeller.level[:12]})",
                 where=str(path),
                 fix="make it anew with `al-leignn aimd`, or restore the labeller settings it was made with",
             )

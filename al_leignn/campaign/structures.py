@@ -10,7 +10,7 @@ from ase import Atoms
 from al_leignn.campaign.layout import Layout
 from al_leignn.config import CampaignConfig
 from al_leignn.errors import StructureError
-from al_leignn.store import read_frames, refuse_endless
+from al_leignn.store import read_frames, refuse_endless_file
 
 TOO_CLOSE = 0.5
 """Å. No two nuclei of a real structure are this close (H2: 0.74)."""
@@ -78,8 +78,7 @@ def _read_ase(path: Path) -> list[Atoms]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if path.suffix in (".xyz", ".extxyz"):
-                with path.open(encoding="utf-8") as file:
-                    refuse_endless(file)
+                refuse_endless_file(path)
             images = read(path, ":")
     except Exception as error:  # noqa: BLE001  ASE's readers raise whatever they trip over
         reason = str(error) or type(error).__name__

@@ -13,14 +13,18 @@ def judged_deviations(samples: dict[str, Any], force_scale: float | None) -> Flo
     """What is compared with the trust levels: each frame's model deviation, or under the relative criterion its largest value."""
     if force_scale is None or not len(samples["atoms"]):
         return np.asarray(samples["max_deviation"])
-    values = relative(samples["per_atom"].astype(float), samples["mean_force"].astype(float), force_scale)
-    return np.asarray(np.maximum.reduceat(values, np.cumsum(samples["atoms"]) - samples["atoms"]))
+    return np.asarray(np.maximum.reduceat(_judged(samples, force_scale), np.cumsum(samples["atoms"]) - samples["atoms"]))
 
 
 def judged_atoms(samples: dict[str, Any], force_scale: float | None) -> Int[np.ndarray, " frames"]:
     """Index of the atom of each frame that `judged_deviations` comes from."""
-    values = relative(samples["per_atom"].astype(float), samples["mean_force"].astype(float), force_scale)
-    return np.array([np.argmax(part) for part in np.split(values, np.cumsum(samples["atoms"]))[:-1]], dtype=int)
+    parts = np.split(_judged(samples, force_scale), np.cumsum(samples["atoms"]))[:-1]
+    return np.array([np.argmax(part) for part in parts], dtype=int)
+
+
+def _judged(samples: dict[str, Any], force_scale: float | None) -> Float[np.ndarray, " atoms"]:
+    """Deviation of every atom of all frames, in the terms of the criterion."""
+    return relative(samples["per_atom"].astype(float), samples["mean_force"].astype(float), force_scale)
 
 
 def deviation_summary(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from al_leignn.core import Labels
 from al_leignn.errors import ConfigError, DataError, LabellerError, RunError
 from al_leignn.explore.ab_initio import AbInitioRun
 from al_leignn.explore.production import write_trajectory
-from al_leignn.label.ase_calc import AseLabeller
+from al_leignn.label.ase_calc import AseLabeller, stress_of
 from al_leignn.model.committee import Committee
 from al_leignn.units import FS
 from al_leignn.validate.agreement import ERROR_RATE, Agreement, agree, tolerances_of
@@ -118,11 +117,7 @@ def md_by_calculator(
     def label(atoms: Atoms, fresh: bool) -> Labels:
         del fresh
         atoms.calc = calculator
-        stress = None
-        if atoms.pbc.all():
-            with suppress(NotImplementedError):
-                stress = atoms.get_stress()
-        return Labels(float(atoms.get_potential_energy()), atoms.get_forces(), stress)
+        return Labels(float(atoms.get_potential_energy()), atoms.get_forces(), stress_of(atoms))
 
     if out.exists():
         raise DataError(

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from al_leignn.config import AseConfig
@@ -71,7 +72,7 @@ class AseLabeller:
                 except PropertyNotImplementedError:
                     energy = atoms.get_potential_energy()
                 forces = atoms.get_forces()
-                stress = _stress(atoms.get_stress) if atoms.pbc.all() else None
+                stress = stress_of(atoms)
         except _TimeLimitError:
             return LabelFailure(frame.uid, Reason.TIMEOUT, f"no result within {self._config.time_limit_s:g} s")
         except Exception as error:  # noqa: BLE001 - whatever a foreign calculator raises, it is this label that failed
@@ -105,9 +106,12 @@ class AseLabeller:
             raise LabellerError(what, where="labeller.arguments", fix=f"{type(error).__name__}: {error}") from None
 
 
-def _stress(get: Callable[[], np.ndarray]) -> np.ndarray | None:
+def stress_of(atoms: Atoms) -> np.ndarray | None:
+    """Stress by the calculator of the atoms, eV/Å^3, Voigt; None where cell or calculator have none."""
+    if not atoms.pbc.all():
+        return None
     try:
-        return np.array(get(), dtype=float)
+        return np.array(atoms.get_stress(), dtype=float)
     except (PropertyNotImplementedError, NotImplementedError):
         return None
 

@@ -12,7 +12,7 @@ from al_leignn.config import ExternalConfig
 from al_leignn.core import Frame, LabelFailure, Labels, Reason
 from al_leignn.label.output import NotALabelError, labels_of, require_same
 from al_leignn.label.process import NO_SUCH_COMMAND, run_bounded
-from al_leignn.store import digest_json, refuse_endless, write_frames
+from al_leignn.store import digest_json, refuse_endless_file, write_frames
 
 _INPUT, _OUTPUT = "input.extxyz", "output.extxyz"
 
@@ -78,8 +78,7 @@ def _read_one(path: Path) -> Atoms:
     try:
         from ase.io import read  # slow to load, and `al-leignn check` gets along without
 
-        with path.open(encoding="utf-8") as file:
-            refuse_endless(file)
+        refuse_endless_file(path)
         frames = read(path, ":", format="extxyz")
     except Exception as error:  # noqa: BLE001 - the reader raises anything on damaged text
         raise NotALabelError(Reason.BAD_OUTPUT, f"it is not extended XYZ: {error}") from None
