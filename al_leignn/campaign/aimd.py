@@ -16,9 +16,9 @@ from al_leignn.campaign.lock import holding
 from al_leignn.campaign.structures import read_starts, read_structures
 from al_leignn.config import CampaignConfig, ExploreConfig, MailboxConfig, checked_explore
 from al_leignn.core import Frame, Labels, Origin, structure_digest
-from al_leignn.errors import CampaignError, ConfigError, DataError, RunError, StructureError
+from al_leignn.errors import CampaignError, ConfigError, DataError, StructureError
 from al_leignn.explore.ab_initio import AbInitioRun, Totals
-from al_leignn.label.base import Labeller, LabelOutcome, label_next, make_labeller
+from al_leignn.label.base import Labeller, accepted, label_next, make_labeller
 from al_leignn.store import digest_json, write_atomic
 
 
@@ -136,12 +136,9 @@ def _settings(config: CampaignConfig, options: AimdOptions) -> ExploreConfig:
 
 def _label(labeller: Labeller, atoms: Atoms, config: CampaignConfig, scratch: Path, *, fresh: bool) -> Labels:
     result = label_next(labeller, Frame.of(atoms, Origin("aimd")), scratch, fresh=fresh, checks=config.checks)
-    if isinstance(result, Labels):
-        return result
-    against = LabelOutcome(result, False, 0.0, 0.0, 0).against
-    assert against is not None
-    raise RunError(
-        f"no label for the next step: {against.reason} {against.detail}",
+    return accepted(
+        result,
+        "no label for the next step",
         where=str(scratch.parent),
         fix="the same command tries again from the last 25 steps; if atoms have come too close or forces are absurd, start anew "
         "with a shorter time step (--timestep-fs)",

@@ -9,9 +9,9 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.structures import read_structures
-from al_leignn.core import Frame, Labels, Origin
+from al_leignn.core import Frame, Origin
 from al_leignn.errors import RunError, StructureError
-from al_leignn.label.base import label_frame, make_labeller
+from al_leignn.label.base import accepted, label_frame, make_labeller
 from al_leignn.labelstore import LabelStore
 from al_leignn.validate.crystal import CrystalProperties
 
@@ -37,16 +37,13 @@ class LabellerCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         frame = Frame.of(atoms, Origin("crystal"))
         outcome = label_frame(self._labeller, frame, self._store, self._scratch, checks=self._checks)
-        if not isinstance(outcome.result, Labels):
-            against = outcome.against
-            assert against is not None
-            raise RunError(f"no label: {against.reason} {against.detail}", where=str(self._scratch.parent))
-        if outcome.result.stress is None:
+        labels = accepted(outcome.result, "no label", where=str(self._scratch.parent))
+        if labels.stress is None:
             raise RunError(
                 "this labeller gives no stress, from which elastic constants are derived", fix="use plane waves (mode = 'pw')"
             )
         self.computed += not outcome.from_store
-        self.results = {"energy": outcome.result.energy, "forces": outcome.result.forces, "stress": outcome.result.stress}
+        self.results = {"energy": labels.energy, "forces": labels.forces, "stress": labels.stress}
 
 
 def crystal_of(path: Path) -> Atoms:

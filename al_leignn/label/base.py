@@ -101,13 +101,7 @@ class LabelOutcome:
     @property
     def against(self) -> Doubt | None:
         """What speaks against accepting it; None for an accepted label."""
-        match self.result:
-            case Labels():
-                return None
-            case DoubtfulLabels(doubt=doubt):
-                return doubt
-            case LabelFailure(reason=reason, detail=detail):
-                return Doubt(reason, detail)
+        return None if isinstance(self.result, Labels) else _objection(self.result)
 
     def numbers(self, what: str, where: str) -> Labels:
         """Energy, forces and stress, doubtful or not; raises `RunError`, which names `what` was labelled, if there are none."""
@@ -116,6 +110,18 @@ class LabelOutcome:
                 raise RunError(f"no label {what}: {reason} {detail}", where=where)
             case DoubtfulLabels(labels=labels) | (Labels() as labels):
                 return labels
+
+
+def accepted(result: Labels | DoubtfulLabels | LabelFailure, what: str, *, where: str, fix: str = "") -> Labels:
+    """The labels; raises `RunError`, which begins with `what`, if anything speaks against them."""
+    if isinstance(result, Labels):
+        return result
+    doubt = _objection(result)
+    raise RunError(f"{what}: {doubt.reason} {doubt.detail}", where=where, fix=fix)
+
+
+def _objection(result: DoubtfulLabels | LabelFailure) -> Doubt:
+    return result.doubt if isinstance(result, DoubtfulLabels) else Doubt(result.reason, result.detail)
 
 
 def make_labeller(config: LabellerConfig) -> GpawLabeller | FileLabeller[Any] | AseLabeller | ExternalLabeller | MailboxLabeller:

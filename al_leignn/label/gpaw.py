@@ -21,7 +21,7 @@ from al_leignn.label.box import in_box
 from al_leignn.label.hubbard import shell_of
 from al_leignn.label.process import Finished, run_bounded
 from al_leignn.label.rescue import LADDER, TIGHTER, Rung
-from al_leignn.label.server import ForkServer
+from al_leignn.label.server import FolderServer
 from al_leignn.store import digest_json
 
 _WORKER = Path(__file__).with_name("gpaw_worker.py")
@@ -42,7 +42,7 @@ class GpawLabeller:
     def __init__(self, config: GpawConfig) -> None:
         self._config = config
         self._python = config.python or sys.executable
-        self._follower: ForkServer | None = None
+        self._follower: FolderServer | None = None
 
     @functools.cached_property
     def level(self) -> str:
@@ -207,13 +207,13 @@ def _last_line(text: str) -> str:
 
 
 @functools.cache
-def _server(python: str) -> ForkServer:
+def _server(python: str) -> FolderServer:
     """Started with the first label, for all that this process will make."""
     return _new_server(python, "serve")
 
 
-def _new_server(python: str, kind: str) -> ForkServer:
-    server = ForkServer([python, str(_WORKER), kind])
+def _new_server(python: str, kind: str) -> FolderServer:
+    server = FolderServer([python, str(_WORKER), kind])
     atexit.register(server.close)
     return server
 

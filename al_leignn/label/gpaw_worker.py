@@ -80,11 +80,7 @@ def follow(descriptor: int) -> None:
         calculator, made_for = None, None
         for line in lines:
             before = time.process_time()
-            os.chdir(line.rstrip("\n"))
-            output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
-            os.close(output)
+            _enter(line.rstrip("\n"))
             status = 0
             try:
                 parameters = read_parameters()
@@ -143,10 +139,7 @@ def _label_in_fork(folder: str, write_end: int) -> None:
     status = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.chdir(folder)
-        output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
+        _enter(folder)
         known = set(sys.modules)
         _publish(label(read_parameters()))
         with os.fdopen(write_end, "w", encoding="utf-8") as told:
@@ -158,6 +151,15 @@ def _label_in_fork(folder: str, write_end: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _enter(folder: str) -> None:
+    """Work in `folder` from now on, and print into a file there."""
+    os.chdir(folder)
+    output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
 
 
 def dispersion(atoms: Any, kind: str, xc: str) -> tuple[float, Any, Any]:

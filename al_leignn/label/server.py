@@ -1,7 +1,7 @@
-"""One prepared process that does the same work in one folder after another, each time in a fork of its own.
+"""One prepared process that does the same work in one folder after another.
 
-What a program pays for starting (GPAW: more than a second of imports) is paid once, and still nothing that happens in one folder
-can reach the next. The program's side is `serve` in gpaw_worker.py.
+What a program pays for starting (GPAW: more than a second of imports) is paid once. The program's side is in gpaw_worker.py:
+`serve` works in forks, so that nothing that happens in one folder can reach the next; `follow` hands a density on.
 """
 
 import socket
@@ -14,10 +14,10 @@ from al_leignn.label.process import Finished, end_guarded, start_guarded, tail_o
 from al_leignn.store import Stopwatch
 
 
-class ForkServer:
+class FolderServer:
     """Runs a program that answers requests: a folder in, exit status and CPU seconds out, each a line on a socket.
 
-    The server and its forks are gone when it is closed, after a time limit, and when this process ends in any way whatever.
+    The server and all it started are gone when it is closed, after a time limit, and when this process ends in any way whatever.
 
     Parameters
     ----------
@@ -32,17 +32,13 @@ class ForkServer:
             self._guard = start_guarded([*command, str(theirs.fileno())], inherit=[theirs.fileno()])
         self._reported = 0.0
         self._greeted = False
-        self._closed = False
-
-    @property
-    def closed(self) -> bool:
+        self.closed = False
         """Whether it has ended, in whatever way, and serves no more."""
-        return self._closed
 
     def run(self, folder: Path, time_limit_s: float) -> Finished | None:
         """Have the work done in `folder`; None if there is no server (any more) and nothing was begun."""
         with self._lock:
-            if self._closed:
+            if self.closed:
                 return None
             deadline = time.monotonic() + time_limit_s
             try:
@@ -73,7 +69,7 @@ class ForkServer:
 
     def _close(self) -> int:
         """Exit status of the server."""
-        self._closed = True
+        self.closed = True
         self._socket.close()
         status = end_guarded(self._guard)
         # From here on its time is that of a child that has ended.

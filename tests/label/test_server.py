@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from al_leignn.label.server import ForkServer
+from al_leignn.label.server import FolderServer
 from al_leignn.store import Stopwatch
 
 PROGRAM = """
@@ -34,10 +34,10 @@ for line in lines:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[ForkServer]:
+def server(tmp_path: Path) -> Iterator[FolderServer]:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    server = ForkServer([sys.executable, "-S", str(program)])
+    server = FolderServer([sys.executable, "-S", str(program)])
     yield server
     server.close()
 
@@ -49,14 +49,14 @@ def work(tmp_path: Path, code: str) -> Path:
     return folder
 
 
-def printed(server: ForkServer, folder: Path) -> str:
+def printed(server: FolderServer, folder: Path) -> str:
     done = server.run(folder, 20)
     assert done is not None
     assert done.returncode == 0, done
     return done.tail
 
 
-def test_one_process_serves_all_and_nothing_is_passed_on(server: ForkServer, tmp_path: Path) -> None:
+def test_one_process_serves_all_and_nothing_is_passed_on(server: FolderServer, tmp_path: Path) -> None:
     code = "print(os.getppid(), os.getpid(), 'mark' in globals()); mark = 1"
     first, second = (printed(server, work(tmp_path, code)).split() for _ in range(2))
     assert first[0] == second[0]
@@ -65,14 +65,14 @@ def test_one_process_serves_all_and_nothing_is_passed_on(server: ForkServer, tmp
 
 
 @pytest.mark.parametrize(("code", "status"), [("os._exit(7)", 7), ("os.kill(os.getpid(), 9)", 137)])
-def test_a_bad_end_is_told_and_the_next_is_served(server: ForkServer, tmp_path: Path, code: str, status: int) -> None:
+def test_a_bad_end_is_told_and_the_next_is_served(server: FolderServer, tmp_path: Path, code: str, status: int) -> None:
     done = server.run(work(tmp_path, code), 20)
     assert done is not None
     assert done.returncode == status
     assert printed(server, work(tmp_path, "print('well')")) == "well"
 
 
-def test_time_limit_ends_server_and_fork(server: ForkServer, tmp_path: Path) -> None:
+def test_time_limit_ends_server_and_fork(server: FolderServer, tmp_path: Path) -> None:
     folder = work(tmp_path, "open('pid', 'w').write(f'{os.getpid()} {os.getppid()}'); time.sleep(600)")
     start = time.monotonic()
     done = server.run(folder, 2.0)
@@ -85,7 +85,7 @@ def test_time_limit_ends_server_and_fork(server: ForkServer, tmp_path: Path) -> 
     assert server.run(folder, 2.0) is None
 
 
-def test_a_server_that_dies_at_work_is_told(server: ForkServer, tmp_path: Path) -> None:
+def test_a_server_that_dies_at_work_is_told(server: FolderServer, tmp_path: Path) -> None:
     done = server.run(work(tmp_path, f"os.kill(os.getppid(), {signal.SIGKILL:d}); time.sleep(600)"), 20)
     assert done is not None
     assert done.returncode == 137
@@ -93,12 +93,12 @@ def test_a_server_that_dies_at_work_is_told(server: ForkServer, tmp_path: Path) 
 
 
 def test_a_program_that_cannot_serve_begins_nothing(tmp_path: Path) -> None:
-    server = ForkServer([sys.executable, "-S", "-c", "raise SystemExit(3)"])
+    server = FolderServer([sys.executable, "-S", "-c", "raise SystemExit(3)"])
     assert server.run(work(tmp_path, ""), 20) is None
     server.close()
 
 
-def test_cpu_time_of_forks_is_counted_once(server: ForkServer, tmp_path: Path) -> None:
+def test_cpu_time_of_forks_is_counted_once(server: FolderServer, tmp_path: Path) -> None:
     watch = Stopwatch()
     printed(server, work(tmp_path, "start = time.process_time()\nwhile time.process_time() - start < 0.5: pass"))
     at_work = watch.times()["cpu_s"]
