@@ -110,7 +110,7 @@ class GpawLabeller:
         if self._config.launch:
             return self.label(frame, scratch)
         self._ask(frame, scratch, LADDER[0], tight=False, fresh=fresh)
-        if self._follower is None or self._follower.closed:
+        if self._follower is None:
             self._follower = _new_server(self._python, "follow")
         done = self._follower.run(scratch, self._config.time_limit_s)
         # A GPAW that cannot start tells why when it is run alone.
@@ -208,7 +208,7 @@ def _last_line(text: str) -> str:
 
 @functools.cache
 def _server(python: str) -> FolderServer:
-    """Started with the first label, for all that this process will make."""
+    """One for all labels that this process will make."""
     return _new_server(python, "serve")
 
 

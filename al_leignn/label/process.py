@@ -85,7 +85,8 @@ def end_guarded(guard: subprocess.Popen[bytes]) -> int:
 
 
 def tail_of(folder: Path) -> str:
-    """The last lines of what a command printed in `folder`."""
-    text = (folder / OUTPUT).read_bytes()[-4 * _TAIL :].decode(errors="replace")
+    """The last lines of what a command printed in `folder`, if it came to that."""
+    output = folder / OUTPUT
+    text = output.read_bytes()[-4 * _TAIL :].decode(errors="replace") if output.is_file() else ""
     # A result that names its scratch folder would differ from one run to the next.
     return text.replace(f"{folder}{os.sep}", "").replace(str(folder), ".").strip()[-_TAIL:]

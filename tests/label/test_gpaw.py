@@ -386,6 +386,25 @@ def test_time_limit_is_a_failure_and_leaves_no_process(tmp_path: Path) -> None:
     assert gone(tmp_path)
 
 
+def servers() -> set[str]:
+    """Processes that this one has started to make labels in forks."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return {pid for pid in children if b"gpaw_worker.py\0serve" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
+def test_after_a_time_limit_one_new_process_serves_all_labels(tmp_path: Path) -> None:
+    labels(cheap(), HYDROGEN, tmp_path)
+    before = servers()
+    label(LONG.model_copy(update={"time_limit_s": 2.0}), SILICON, tmp_path)
+    assert servers() == set()
+    labels(cheap(), HYDROGEN, tmp_path)
+    after = servers()
+    assert len(before) == len(after) == 1
+    assert before != after
+    labels(cheap(), HYDROGEN, tmp_path)
+    assert servers() == after
+
+
 def test_gpaw_dies_with_the_runner(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()

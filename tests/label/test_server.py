@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from al_leignn.core import Reason
 from al_leignn.label.server import FolderServer
 from al_leignn.store import Stopwatch
 
@@ -82,20 +83,39 @@ def test_time_limit_ends_server_and_fork(server: FolderServer, tmp_path: Path) -
     for number in (folder / "pid").read_text().split():
         with pytest.raises(ProcessLookupError):
             os.kill(int(number), 0)
-    assert server.run(folder, 2.0) is None
+    first, second = (printed(server, work(tmp_path, "print(os.getppid())")) for _ in range(2))
+    assert first == second, "one new server for all that follow"
+    assert first not in (folder / "pid").read_text().split()
 
 
 def test_a_server_that_dies_at_work_is_told(server: FolderServer, tmp_path: Path) -> None:
     done = server.run(work(tmp_path, f"os.kill(os.getppid(), {signal.SIGKILL:d}); time.sleep(600)"), 20)
     assert done is not None
     assert done.returncode == 137
-    assert server.run(work(tmp_path, ""), 20) is None
+    assert printed(server, work(tmp_path, "print('well')")) == "well"
 
 
-def test_a_program_that_cannot_serve_begins_nothing(tmp_path: Path) -> None:
-    server = FolderServer([sys.executable, "-S", "-c", "raise SystemExit(3)"])
-    assert server.run(work(tmp_path, ""), 20) is None
+def test_a_server_that_was_killed_while_idle_is_told_and_started_again(server: FolderServer, tmp_path: Path) -> None:
+    pid = int(printed(server, work(tmp_path, "print(os.getppid())")))
+    os.kill(pid, signal.SIGKILL)
+    done = server.run(work(tmp_path, "print('lost')"), 20)
+    assert done is not None
+    assert done.reason is Reason.KILLED
+    assert printed(server, work(tmp_path, "print('well')")) == "well"
+
+
+def test_a_program_that_cannot_serve_begins_nothing_and_is_not_tried_again(tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    server = FolderServer(["sh", "-c", f"echo once >> {starts}; exit 3"])
+    assert [server.run(work(tmp_path, ""), 20) for _ in range(3)] == [None, None, None]
+    assert starts.read_text().split() == ["once"]
     server.close()
+
+
+def test_a_closed_server_serves_no_more(server: FolderServer, tmp_path: Path) -> None:
+    printed(server, work(tmp_path, ""))
+    server.close()
+    assert server.run(work(tmp_path, ""), 20) is None
 
 
 def test_cpu_time_of_forks_is_counted_once(server: FolderServer, tmp_path: Path) -> None:
