@@ -3,10 +3,10 @@
     python benchmarks/aimd/states.py FOLDER [--systems silicon aluminium carbon_dioxide] [--ps 4] [--until aimd|run|validate]
 
 A solid (Si, 8 atoms, 300 and 1000 K), a liquid (Al, 16 atoms, 1200 K) and a molecule (CO2, 300 K). The friction is strong: a
-total energy is then forgotten within 25 to 50 fs, and a few ps of AIMD hold enough independent ones to decide something. For each: `init`, one `aimd`
-for each temperature, `run` with these as references, `validate` with figures, `evaluate` on AIMD frames, `md` for the speed.
-Every command resumes: killed, the script goes on where it was; a larger --ps makes the references longer, and the campaign
-decides anew.
+total energy is then forgotten within 25 to 50 fs, and a few ps of AIMD hold enough independent ones to decide something. For
+each: `init`, one `aimd` for each temperature, `run` with these as references, `validate` with figures, `evaluate` on AIMD
+frames, `md` for the speed. Every command resumes: killed, the script goes on where it was; a larger --ps makes the references
+longer, and the campaign decides anew.
 FOLDER/<system>/result.json holds the numbers; tables are printed at the end.
 """
 
