@@ -1,5 +1,7 @@
 """Model deviation: the one definition of how much the members of a committee disagree about a frame."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 
@@ -13,14 +15,20 @@ def deviation(prediction: CommitteePrediction) -> Deviation:
     standard deviation (ddof 0) of its force vector, as in DP-GEN (Zhang et al., Comput. Phys. Commun. 253, 107206,
     2020). The standard deviation of the energy is per atom, eV/atom. NaN or infinity in any member makes the result NaN.
     """
-    forces = np.asarray(prediction.forces, dtype=np.float64)
-    energy = np.asarray(prediction.energy, dtype=np.float64)
+    return deviations(prediction.forces, np.asarray(prediction.energy)[:, None], [prediction.forces.shape[1]])[0]
+
+
+def deviations(
+    forces: Float[np.ndarray, "members atoms 3"], energy: Float[np.ndarray, "members frames"], counts: Sequence[int]
+) -> list[Deviation]:
+    """`deviation` of frames of `counts` atoms each, one after another."""
+    forces, energy = np.asarray(forces, dtype=np.float64), np.asarray(energy, dtype=np.float64)
+    ends = np.cumsum(counts)[:-1]
     with np.errstate(invalid="ignore"):
-        return Deviation(
-            per_atom=np.sqrt(forces.var(axis=0).sum(axis=-1)),
-            energy=float(energy.std()) / forces.shape[1],
-            mean_force=np.linalg.norm(forces.mean(axis=0), axis=-1),
-        )
+        per_atom = np.split(np.sqrt(forces.var(axis=0).sum(axis=-1)), ends)
+        mean_force = np.split(np.linalg.norm(forces.mean(axis=0), axis=-1), ends)
+        of_energy = energy.std(axis=0) / np.asarray(counts)
+    return [Deviation(*found) for found in zip(per_atom, of_energy.tolist(), mean_force, strict=True)]
 
 
 def relative(

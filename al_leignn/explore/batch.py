@@ -135,6 +135,8 @@ class Batch:
     driver: Driver
     sight: Sight
     """Of the last evaluation."""
+    temperature: Float[Tensor, " walkers"]
+    """Kinetic, now, K."""
     bonded: Bool[Tensor, " atoms"]
     """Atoms that had neighbours at the start."""
     start_volume: Float[Tensor, " walkers"]
@@ -156,6 +158,7 @@ class Batch:
             state=state,
             driver=driver,
             sight=sight,
+            temperature=state.temperature(),
             bonded=~sight.alone,
             start_volume=state.volume(),
             start_energy=state.energy + state.kinetic(),
@@ -172,6 +175,7 @@ class Batch:
             state=self.state.select(keep),
             driver=self.driver.select(keep, atoms),
             sight=self.sight.select(keep, atoms),
+            temperature=self.temperature[index],
             bonded=self.bonded[atoms],
             start_volume=self.start_volume[index],
             start_energy=self.start_energy[index],
@@ -186,7 +190,8 @@ class Batch:
         """The time step that ends at number `step`; forces by all members if `everyone`."""
         self._aim(step / self.settings.config.steps)
         time_step(self.state, partial(self.evaluate, everyone=everyone), self.settings.config)
-        self.temperature_sum += self.state.temperature()
+        self.temperature = self.state.temperature()
+        self.temperature_sum += self.temperature
 
     def _aim(self, share: float) -> None:
         """Move the targets of walkers on ramps to where they are after a share of all steps."""
@@ -198,12 +203,11 @@ class Batch:
     def stop_reasons(self, *, moved: bool) -> list[StopReason]:
         """Why each walker must stop now; disagreement on its start does not count, or it would never find a new frame."""
         state, settings = self.state, self.settings
-        per_walker = torch.zeros_like(state.dof)
-        force = per_walker.index_add(0, state.walker, state.forces.abs().sum(1))
-        lost = per_walker.index_add(0, state.walker, (self.bonded & self.sight.alone).double())
-        volume = state.volume() / self.start_volume if settings.config.ensemble == "npt" else torch.ones_like(per_walker)
-        columns = [state.energy + force, self.sight.contact, state.temperature(), volume, lost, state.dof]
-        push, contact, temperature, volumes, alone, dof = torch.stack(columns).cpu().numpy()
+        force = state.per_walker(state.forces.abs().sum(1))
+        lost = state.per_walker((self.bonded & self.sight.alone).double())
+        volume = state.volume() / self.start_volume if settings.config.ensemble == "npt" else torch.ones_like(force)
+        columns = [state.energy + force, self.sight.contact, self.temperature, volume, lost]
+        push, contact, temperature, volumes, alone = torch.stack(columns).cpu().numpy()
         seen = self.sight.deviations if moved else None
         scale = settings.limits.force_scale
         judged = [relative(d.per_atom, d.mean_force, scale).max() for d in seen] if seen else [0.0] * len(self.walkers)
@@ -216,13 +220,17 @@ class Batch:
             evaporated=alone > 0,
             deviation=deviations,
         )
-        # A quench cools faster than its atoms: what counts is the hottest target.
-        hottest = np.array([walker.hottest for walker in self.walkers])
-        return stop_reasons(vitals, settings.limits, settings.limits.hottest(hottest, dof))
+        return stop_reasons(vitals, settings.limits, self._hottest)
+
+    @cached_property
+    def _hottest(self) -> Float[np.ndarray, " walkers"]:
+        """Kinetic temperature at which each walker is stopped, K; a quench cools faster than its atoms: its hottest target counts."""
+        targets = np.array([walker.hottest for walker in self.walkers])
+        return self.settings.limits.hottest(targets, self.state.dof.cpu().numpy())
 
     def sample(self, step: int, on_sample: Callable[[Sample], None]) -> None:
         """Hand over the present frames; all members must have been asked. Frames that a member cannot judge are left out."""
-        temperatures = self.state.temperature().tolist()
+        temperatures = self.temperature.tolist()
         energies = (self.state.energy - self.sight.bias).tolist()
         targets = self.state.targets.tolist()
         structures = self.structures()
@@ -239,7 +247,7 @@ class Batch:
         """How walkers fared that end now, after `steps` steps, by index."""
         state, config = self.state, self.settings.config
         gained = (state.energy + state.kinetic() - state.heat - self.start_energy).tolist()
-        mean = (self.temperature_sum / steps if steps else state.temperature()).tolist()
+        mean = (self.temperature_sum / steps if steps else self.temperature).tolist()
         picoseconds = steps * config.timestep_fs / 1000.0
         reports = {}
         for w, (walker, reason) in enumerate(zip(self.walkers, reasons, strict=True)):

@@ -106,5 +106,6 @@ def _batch_of(
         state=state,
         driver=driver,
         sight=Sight(contact=nothing + torch.inf, alone=~tensors["bonded"], bias=nothing, deviations=None),
+        temperature=state.temperature(),
         **{name: tensors[name] for name in _OF_BATCH},
     )

@@ -1,7 +1,7 @@
 """What pushes the walkers: one evaluation of a committee for all of them, and what it shows the watchdog."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -11,11 +11,11 @@ from ase.data import covalent_radii
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from al_leignn.core import CommitteePrediction, Deviation
-from al_leignn.deviation import deviation
+from al_leignn.core import Deviation
+from al_leignn.deviation import deviations
 from al_leignn.explore.bias import Bias
 from al_leignn.explore.integrators import State
-from al_leignn.explore.neighbours import Neighbours, Pairs
+from al_leignn.explore.neighbours import Neighbours
 from al_leignn.model.graph import Graph, trim
 
 
@@ -101,6 +101,10 @@ class Driver:
     compiled: bool
     """Asked once: the answer takes longer than the watchdog."""
     bias: Bias | None = None
+    _looked_at: Float[Tensor, "atoms 3"] | None = field(init=False, default=None)
+    """Where atoms were when distances were last looked at, Å."""
+    _room: float = field(init=False, default=-np.inf)
+    """How far atoms may move from there, with neither a contact nor a lone atom among them, Å."""
 
     @classmethod
     def of(
@@ -137,19 +141,13 @@ class Driver:
             graph = trim(graph, self.potential.cutoff)
         members = None if everyone or self.member is None else [self.member]
         output = self.potential.evaluate(graph, members, stress=self.stress)
-        pushing = [self.member] if members is None and self.member is not None else slice(None)
-        state.forces = output.forces[pushing].double().mean(0)
-        state.energy = output.energy[pushing].double().mean(0)
+        driving = None if self.member is None else self.member if members is None else 0
+        state.forces, state.energy = _of(output.forces, driving), _of(output.energy, driving)
         if output.stress is not None:
-            state.stress = output.stress[pushing].double().mean(0)
+            state.stress = _of(output.stress, driving)
         bias = self._bias(state, output) if members is None else torch.zeros_like(state.energy)
-        pairs = self.neighbours.pairs(state.positions, state.cells)
-        return Sight(
-            contact=self._contacts(state, pairs),
-            alone=self._alone(state, pairs),
-            bias=bias,
-            deviations=_deviations(output, state.counts) if members is None else None,
-        )
+        contact, alone = self._surroundings(state)
+        return Sight(contact, alone, bias, _deviations(output, state.counts) if members is None else None)
 
     def _bias(self, state: State, output: Evaluation) -> Float[Tensor, " walkers"]:
         if self.bias is None:
@@ -161,26 +159,35 @@ class Driver:
         state.forces += push
         return energy
 
-    def _contacts(self, state: State, pairs: Pairs) -> Float[Tensor, " walkers"]:
+    def _surroundings(self, state: State) -> tuple[Float[Tensor, " walkers"], Bool[Tensor, " atoms"]]:
+        """Contacts and lone atoms, as in `Sight`. Distances are not looked at until an atom has moved far enough for either."""
         closest = torch.full_like(state.dof, torch.inf)
-        near = (pairs.distance < 2.0 * self.contact * self.radii.max()).nonzero().squeeze(1)  # almost always none
+        alone = torch.zeros_like(state.walker, dtype=torch.bool)
+        if self._looked_at is not None:
+            moved = torch.linalg.vector_norm(state.positions - self._looked_at, dim=1).max()
+            if moved.item() < self._room:
+                return closest, alone
+        i, j, distance = self.neighbours.pairs(state.positions, state.cells)
+        limit = self.contact * (self.radii[i] + self.radii[j])
+        near = (distance < limit).nonzero().squeeze(1)  # almost always none
         if near.numel():
-            i, j = pairs.i[near], pairs.j[near]
-            closest.scatter_reduce_(0, state.walker[i], pairs.distance[near] / (self.radii[i] + self.radii[j]), "amin")
-        return closest
+            closest.scatter_reduce_(0, state.walker[i[near]], self.contact * distance[near] / limit[near], "amin")
+        nearest = torch.full_like(self.radii, torch.inf)
+        for ends in (i, j):
+            nearest.scatter_reduce_(0, ends, distance, "amin")
+        alone = nearest >= self.potential.cutoff
+        if not self.neighbours.flexible:
+            # Moving two atoms by x changes their distance at most by 2 x.
+            self._looked_at = state.positions.clone()
+            self._room = torch.cat([distance - limit, self.potential.cutoff - nearest]).min().item() / 2.0
+        return closest, alone
 
-    def _alone(self, state: State, pairs: Pairs) -> Bool[Tensor, " atoms"]:
-        within = (pairs.distance < self.potential.cutoff).nonzero().squeeze(1)
-        alone = torch.ones_like(state.walker, dtype=torch.bool)
-        for ends in (pairs.i, pairs.j):
-            alone.index_fill_(0, ends.index_select(0, within), 0)
-        return alone
+
+def _of(members: Float[Tensor, "members ..."], driving: int | None) -> Float[Tensor, "..."]:
+    """What drives: one member, or the mean of all."""
+    return members.double().mean(0) if driving is None else members[driving].double()
 
 
 def _deviations(output: Evaluation, counts: Sequence[int]) -> list[Deviation]:
-    forces, energy, node_energy = (t.detach().cpu().double().numpy() for t in (output.forces, output.energy, output.node_energy))
-    ends = np.cumsum(counts)
-    return [
-        deviation(CommitteePrediction(energy[:, w], forces[:, end - count : end], None, node_energy[:, end - count : end]))
-        for w, (count, end) in enumerate(zip(counts, ends, strict=True))
-    ]
+    forces, energy = (t.detach().cpu().numpy() for t in (output.forces, output.energy))
+    return deviations(forces, energy, counts)

@@ -72,12 +72,15 @@ class State:
 
     def kinetic(self) -> Float[Tensor, " walkers"]:
         """Kinetic energy, eV."""
-        per_atom = 0.5 * self.masses.squeeze(1) * self.velocities.square().sum(1)
-        return torch.zeros_like(self.dof).index_add_(0, self.walker, per_atom)
+        return self.per_walker(torch.linalg.vecdot(self.masses * self.velocities, self.velocities)) / 2.0
 
     def temperature(self) -> Float[Tensor, " walkers"]:
         """Kinetic temperature, K."""
         return 2.0 * self.kinetic() / (self.dof * KB)
+
+    def per_walker(self, of_atoms: Float[Tensor, " atoms"]) -> Float[Tensor, " walkers"]:
+        """Sums over the atoms of each walker."""
+        return torch.zeros_like(self.dof).index_add_(0, self.walker, of_atoms)
 
     def volume(self) -> Float[Tensor, " walkers"]:
         """Å^3; zero without a three-dimensional cell."""
@@ -136,7 +139,7 @@ def langevin(state: State, dt: float, *, friction: float) -> None:
     before = state.kinetic()
     keep = np.exp(-friction * dt)
     state.velocities *= keep
-    state.velocities += np.sqrt(1.0 - keep**2) * _thermal(state) * _noise(state)
+    state.velocities.addcmul_(_thermal(state), _noise(state), value=np.sqrt(1.0 - keep**2))
     state.heat += state.kinetic() - before
 
 
@@ -165,11 +168,11 @@ def draw_velocities(state: State) -> Float[Tensor, "atoms 3"]:
 
 
 def _kick(state: State, dt: float) -> None:
-    state.velocities += dt * state.forces / state.masses
+    state.velocities.addcdiv_(state.forces, state.masses, value=dt)
 
 
 def _drift(state: State, dt: float) -> None:
-    state.positions += dt * state.velocities
+    state.positions.add_(state.velocities, alpha=dt)
 
 
 Coupling = Callable[[Float[Tensor, "walkers 3 3"]], Float[Tensor, "walkers 3 3"]]
