@@ -88,7 +88,7 @@ SYSTEMS = {
     "carbon_dioxide": System(
         structure=carbon_dioxide,
         temperatures=(300,),
-        labeller={"ecut": 400.0, "kpts": [1, 1, 1], "vacuum": 3.0},
+        labeller={"ecut": 300.0, "kpts": [1, 1, 1], "vacuum": 3.0},
         timestep_fs=1.0,
         friction_per_ps=40.0,
         settle_ps=0.1,
