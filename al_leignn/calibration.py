@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from al_leignn.config import SelectConfig
 from al_leignn.core import CommitteePrediction, Labels
+from al_leignn.shapes import Float, Int
 
 FORCE_FLOOR = 1e-4
 """Deviations of forces below this (eV/Å) are numerical noise and count as this."""

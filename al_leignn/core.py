@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
-from jaxtyping import Float, Int
 
 from al_leignn.errors import StructureError
+from al_leignn.shapes import Float, Int
 
 DECIMALS = 6
 """Positions and cells are rounded to 1e-6 Å when a frame is born, so that a frame read back from a file

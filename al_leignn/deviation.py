@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
 
 from al_leignn.core import CommitteePrediction, Deviation
+from al_leignn.shapes import Float
 
 
 def deviation(prediction: CommitteePrediction) -> Deviation:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
-from jaxtyping import Float, Int
+
+from al_leignn.shapes import Float, Int
 
 
 def neighbours(

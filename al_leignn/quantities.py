@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols
-from jaxtyping import Bool, Float, Int
 
 from al_leignn.calibration import ENERGY_FLOOR, FORCE_FLOOR, Calibration, Coverage, calibrate, coverage, frame_errors
 from al_leignn.core import CommitteePrediction, LabelledFrame
 from al_leignn.deviation import deviation, relative
+from al_leignn.shapes import Bool, Float, Int
 
 WORST_ATOM = "worst atom of a frame"
 ANY_ATOM = "force on an atom"

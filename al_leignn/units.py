@@ -6,7 +6,8 @@ Voigt order of six-vectors: xx yy zz yz xz xy (ASE's).
 
 import numpy as np
 from ase import units as _ase
-from jaxtyping import Float
+
+from al_leignn.shapes import Float
 
 FS: float = _ase.fs
 """One femtosecond in ASE's internal time unit (Å sqrt(amu/eV))."""

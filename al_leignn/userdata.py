@@ -19,10 +19,10 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from jaxtyping import Float
 
 from al_leignn.core import Frame, LabelledFrame, Labels, Origin
 from al_leignn.errors import DataError
+from al_leignn.shapes import Float
 from al_leignn.store import refuse_endless, refuse_endless_file
 from al_leignn.units import GPA, voigt
 

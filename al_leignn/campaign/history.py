@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
-from jaxtyping import Float
 
 from al_leignn.campaign.item import published
 from al_leignn.campaign.layout import CONFIG, POOL, PREDICTIONS, SAMPLES, Layout
@@ -24,6 +23,7 @@ from al_leignn.campaign.uncertainty import deviation_summary, judged_deviations,
 from al_leignn.converge import IterationSummary, Observables
 from al_leignn.core import Decision, LabelVerdict, Stage, StageRequest
 from al_leignn.errors import DamagedArtifactError
+from al_leignn.shapes import Float
 from al_leignn.store import Manifest, read_manifest
 
 

@@ -3,10 +3,10 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from al_leignn.deviation import relative
 from al_leignn.quantities import WORST_ATOM
+from al_leignn.shapes import Float, Int
 
 
 def judged_deviations(samples: dict[str, Any], force_scale: float | None) -> Float[np.ndarray, " frames"]:

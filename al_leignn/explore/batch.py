@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from al_leignn.config import ExploreConfig
@@ -21,6 +20,7 @@ from al_leignn.explore.driver import Driver, Potential, Sight
 from al_leignn.explore.integrators import State, draw_velocities, npt_step, nve_step, nvt_step
 from al_leignn.explore.ramp import Ramp, at, points
 from al_leignn.explore.watchdog import Limits, StopReason, Vitals, stop_reasons
+from al_leignn.shapes import Bool, Float
 from al_leignn.units import FS, GPA
 
 _THERMOSTATS = {"langevin": integrators.langevin, "csvr": integrators.rescale_velocities}

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from al_leignn.explore.integrators import State
+from al_leignn.shapes import Float
 
 _TOO_HOT = 1.5
 

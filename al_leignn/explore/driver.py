@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import covalent_radii
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from al_leignn.core import Deviation
@@ -17,6 +16,7 @@ from al_leignn.explore.bias import Bias
 from al_leignn.explore.integrators import State
 from al_leignn.explore.neighbours import Neighbours
 from al_leignn.model.graph import Graph, trim
+from al_leignn.shapes import Bool, Float
 
 
 @runtime_checkable

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
+from al_leignn.shapes import Float, Int
 from al_leignn.units import FS, GPA, KB
 
 _CELL_RATE = 1e-4 / (GPA * FS)

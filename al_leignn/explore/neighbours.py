@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from ase import Atoms
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from al_leignn.errors import StructureError
 from al_leignn.model.graph import Graph, build_graph, collate, select_edges
+from al_leignn.shapes import Float, Int
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from jaxtyping import Float
 
 from al_leignn.core import Deviation, Frame, Origin
 from al_leignn.explore.batch import Sample
+from al_leignn.shapes import Float
 
 _ENOUGH = 1 << 20
 """Bytes of text that are kept back at most, for the sake of compression."""

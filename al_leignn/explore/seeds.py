@@ -14,13 +14,13 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
-from jaxtyping import Float, Int
 
 from al_leignn.config import SeedConfig
 from al_leignn.core import Frame, Origin
 from al_leignn.errors import StructureError
 from al_leignn.explore import variants
 from al_leignn.geometry import closest_contact
+from al_leignn.shapes import Float, Int
 from al_leignn.units import FS, KB
 
 SHORTEST_CONTACT = 0.6

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from jaxtyping import Bool, Float
+
+from al_leignn.shapes import Bool, Float
 
 
 class StopReason(StrEnum):

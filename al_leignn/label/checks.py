@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from ase import units
 from ase.data import chemical_symbols
-from jaxtyping import Float
 
 from al_leignn.core import Doubt, DoubtfulLabels, Frame, LabelFailure, Labels, Reason
 from al_leignn.geometry import closest_contact
+from al_leignn.shapes import Float
 
 SHORTEST_CONTACT = 0.5
 """Share of the sum of covalent radii below which atoms overlap: PAW spheres would, and DFT codes fail or mislead."""

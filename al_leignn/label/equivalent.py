@@ -4,9 +4,9 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
 
 from al_leignn.core import Frame, Labels
+from al_leignn.shapes import Int
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from jaxtyping import Int
 
 from al_leignn.config import VaspConfig
 from al_leignn.core import Frame, Labels, Reason
@@ -21,6 +20,7 @@ from al_leignn.label.files import FileLabeller, text_of
 from al_leignn.label.hubbard import shell_of
 from al_leignn.label.output import NotALabelError, require_same
 from al_leignn.label.rescue import LADDER, TIGHTER
+from al_leignn.shapes import Int
 from al_leignn.units import GPA, voigt
 
 if TYPE_CHECKING:

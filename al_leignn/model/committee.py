@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from ase import Atoms
-from jaxtyping import Float
 from torch import Tensor
 
 from al_leignn.core import CommitteePrediction
@@ -20,6 +19,7 @@ from al_leignn.model.device import checked_device, checked_dtype
 from al_leignn.model.graph import Graph, build_graph, collate
 from al_leignn.model.kernel import Kernel, kernel_for, warn_without_kernel, weights_mark
 from al_leignn.model.leignn import LEIGNN, Output
+from al_leignn.shapes import Float
 from al_leignn.units import voigt
 
 if TYPE_CHECKING:

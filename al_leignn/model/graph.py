@@ -10,12 +10,12 @@ import torch
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.geometry import complete_cell
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from vesin import NeighborList
 
 from al_leignn.errors import StructureError
 from al_leignn.geometry import widths
+from al_leignn.shapes import Bool, Float, Int
 
 OVERLAP = 1e-3
 """Two atoms closer than this (Å) are one atom twice: a broken structure."""

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
-from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -24,6 +23,7 @@ from al_leignn.model.graph import Graph, build_graph, select_atoms
 from al_leignn.model.layers import Perceptron
 from al_leignn.model.leignn import LEIGNN, Output
 from al_leignn.model.local import LocalNetwork, Message, Update
+from al_leignn.shapes import Float, Int
 
 _TOLERANCE = {torch.float32: 5e-4, torch.float64: 1e-9}
 """Largest difference from the network in float64, relative to the largest value."""

@@ -12,9 +12,10 @@ from functools import cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
+
+from al_leignn.shapes import Float, Int
 
 RANKS = (0, *3 * (1,), *5 * (2,), *7 * (3,))
 """Tensor rank of each of the sixteen components scalar, vector, matrix, rank-3 tensor."""

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from al_leignn.config import ModelConfig
@@ -13,6 +12,7 @@ from al_leignn.model.graph import Edges, Graph
 from al_leignn.model.local import LocalNetwork
 from al_leignn.model.paper import PaperNetwork
 from al_leignn.model.repulsion import REACH, core_radii, level_off, repulsion
+from al_leignn.shapes import Float
 
 
 @dataclass

@@ -12,7 +12,6 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from al_leignn.config import ModelConfig
@@ -35,6 +34,7 @@ from al_leignn.model.layers import (
     sums_of_products,
     weight,
 )
+from al_leignn.shapes import Float, Int
 
 
 class LocalNetwork(nn.Module):

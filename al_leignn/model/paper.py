@@ -7,13 +7,13 @@ envelope multiplies the complete filter, which therefore has no bias outside it,
 import math
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from al_leignn.config import ModelConfig
 from al_leignn.model.graph import Graph
 from al_leignn.model.layers import Perceptron, envelope, gaussians, weight
+from al_leignn.shapes import Float, Int
 
 
 class PaperNetwork(nn.Module):

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import torch
 from ase.data import covalent_radii
-from jaxtyping import Float
 from torch import Tensor
 
 from al_leignn.model.graph import Edges, Graph
 from al_leignn.model.layers import envelope
+from al_leignn.shapes import Float
 
 REACH = 0.75
 """Core radii are this share of the sum of the covalent radii, or less where a potential was trained on shorter distances.

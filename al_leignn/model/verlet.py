@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from ase import Atoms
-from jaxtyping import Float
 
 from al_leignn.model.graph import OVERLAP, Graph, build_graph, checked_cell, trim
+from al_leignn.shapes import Float
 
 
 @dataclass(frozen=True)

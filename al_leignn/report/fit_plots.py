@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
 
 from al_leignn.core import CommitteePrediction, LabelledFrame
 from al_leignn.report.plots import BLUE, GREY, ORANGE, STYLE
+from al_leignn.shapes import Float
 from al_leignn.store import write_atomic
 from al_leignn.units import GPA, MEV
 

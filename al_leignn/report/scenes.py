@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 from ase.data import covalent_radii
-from jaxtyping import Float, Int
 
 from al_leignn.campaign.history import History
 from al_leignn.campaign.layout import FRAMES
 from al_leignn.core import Frame, Stage, StageRequest, Verdict
 from al_leignn.select.fate import NOVEL, TRAINED, Fate
+from al_leignn.shapes import Float, Int
 from al_leignn.store import read_frame
 
 TAKEN, CONTESTED, REFUSED = 4, 2, 2

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from al_leignn.campaign.history import History
+from al_leignn.shapes import Float, Int
 
 MOST_POINTS = 60_000
 """Points of all deviation curves together."""

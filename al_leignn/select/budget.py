@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence, Set
 
 import numpy as np
-from jaxtyping import Float
 
 from al_leignn.calibration import FORCE_FLOOR
 from al_leignn.config import SelectConfig
@@ -18,6 +17,7 @@ from al_leignn.select.diversity import descriptors, farthest_points
 from al_leignn.select.fate import NOVEL, TRAINED, Fate, Selection
 from al_leignn.select.geometry import is_unphysical
 from al_leignn.select.novelty import novelty
+from al_leignn.shapes import Float
 
 SPACING_STEPS = 50
 """Frames of one walker nearer in time than this many MD steps count as one: about half a lattice vibration, since the

@@ -1,10 +1,10 @@
 """First cut of the pool: what the committee says of each frame."""
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
 
 from al_leignn.core import Verdict
+from al_leignn.shapes import Float
 
 
 def classify(max_deviation: Float[np.ndarray, " n"], lo: float, hi: float) -> NDArray[np.object_]:

@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
-from jaxtyping import Bool, Int
 
 from al_leignn.geometry import neighbours, widths
+from al_leignn.shapes import Bool, Int
 
 BOND = 1.2
 """Atoms nearer than this many sums of their covalent radii are bonded."""

@@ -6,11 +6,11 @@ The description knows nothing of the committee, so it also sees novelty that the
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
 from al_leignn.core import Frame
 from al_leignn.geometry import neighbours
+from al_leignn.shapes import Float
 
 CUTOFF = 6.0
 """Å."""

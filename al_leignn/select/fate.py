@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from jaxtyping import Float
 
 from al_leignn.core import Verdict
+from al_leignn.shapes import Float
 
 
 class Fate(StrEnum):

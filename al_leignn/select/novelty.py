@@ -7,11 +7,11 @@ the nearest environment of the training set (`diversity.environments`) does not 
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
 
 from al_leignn.core import Frame
 from al_leignn.select.diversity import environments
+from al_leignn.shapes import Float
 
 MOST_ENVIRONMENTS = 2000
 """Training environments of one element that are compared with; of more, evenly picked ones."""

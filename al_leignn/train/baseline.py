@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
-from jaxtyping import Float
 
 from al_leignn.core import LabelledFrame
 from al_leignn.errors import DataError
+from al_leignn.shapes import Float
 
 SAME_COMPOSITION = 1e-3
 """Compositions that vary by less than this share of their mean count as one: the fit would only amplify noise."""

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from al_leignn.core import LabelledFrame
 from al_leignn.model.graph import Graph, build_graph, collate
+from al_leignn.shapes import Bool, Float
 
 _VOIGT = ((0, 5, 4), (5, 1, 3), (4, 3, 2))
 """Place in xx yy zz yz xz xy of each element of a symmetric 3x3 matrix."""

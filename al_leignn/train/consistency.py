@@ -19,13 +19,13 @@ from types import MappingProxyType
 
 import numpy as np
 from ase import units
-from jaxtyping import Bool, Float, Int
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from scipy.stats import spearmanr
 
 from al_leignn.core import LabelledFrame
 from al_leignn.errors import DataError
+from al_leignn.shapes import Bool, Float, Int
 from al_leignn.userdata import frame_name, listed
 
 MAX_GROUP = 200

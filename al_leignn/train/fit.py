@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from al_leignn.config import TrainConfig
 from al_leignn.errors import RunError
 from al_leignn.model.leignn import LEIGNN
+from al_leignn.shapes import Float
 from al_leignn.train.batches import Example, cut, join, pack
 from al_leignn.train.loss import Tally, Units, Weights, measure
 from al_leignn.train.optimiser import STATE, optimisers

@@ -9,11 +9,11 @@ stress by f · STRESS_DENSITY. Each term is a pseudo-Huber function of the Eucli
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from al_leignn.config import TrainConfig
 from al_leignn.model.leignn import Output
+from al_leignn.shapes import Float
 from al_leignn.train.batches import Batch
 
 ENERGY_LENGTH = 0.05

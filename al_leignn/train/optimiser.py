@@ -8,8 +8,9 @@ import math
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
+
+from al_leignn.shapes import Float
 
 BETAS = (0.9, 0.99)
 """Decay of AdamW's running moments. Fits are short, so the second one forgets the start sooner than is usual."""

@@ -15,9 +15,9 @@ from ase.calculators.calculator import BaseCalculator
 from ase.eos import EquationOfState
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
-from jaxtyping import Float
 
 from al_leignn.errors import RunError
+from al_leignn.shapes import Float
 from al_leignn.units import GPA
 
 FORCE_TOLERANCE = 2e-3

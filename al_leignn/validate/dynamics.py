@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from ase.data import atomic_masses, chemical_symbols
-from jaxtyping import Float, Int
 
 from al_leignn.errors import InputError
+from al_leignn.shapes import Float, Int
 from al_leignn.units import CM2_S
 from al_leignn.validate.equivalence import Observable
 from al_leignn.validate.trajectory import Trajectory

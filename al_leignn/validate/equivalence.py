@@ -11,8 +11,8 @@ from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
+from al_leignn.shapes import Float
 from al_leignn.validate.statistics import MIN_BLOCKS, Blocks
 
 DRAWS = 5_000

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
-from jaxtyping import Float, Int
 from scipy.stats import t as student_t
 
 from al_leignn.core import Labels
+from al_leignn.shapes import Float, Int
 
 
 @dataclass(frozen=True)

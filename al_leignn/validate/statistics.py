@@ -8,7 +8,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+
+from al_leignn.shapes import Float
 
 BLOCK = 5.0
 """Length of a block in statistical inefficiencies: the means of blocks are then almost uncorrelated."""

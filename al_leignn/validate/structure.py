@@ -7,9 +7,9 @@ import itertools
 
 import numpy as np
 from ase.data import chemical_symbols
-from jaxtyping import Float, Int
 
 from al_leignn.geometry import neighbour_vectors, neighbours
+from al_leignn.shapes import Float, Int
 from al_leignn.validate.equivalence import Observable
 from al_leignn.validate.trajectory import Trajectory
 

@@ -5,8 +5,8 @@ Each is a series over frames whose mean is the observable (see `equivalence.Obse
 
 import numpy as np
 from ase.data import atomic_masses, chemical_symbols
-from jaxtyping import Float
 
+from al_leignn.shapes import Float
 from al_leignn.units import G_CM3, GPA
 from al_leignn.validate.equivalence import Observable
 from al_leignn.validate.trajectory import Trajectory

@@ -15,9 +15,9 @@ from ase import Atoms
 from ase.data import atomic_masses, chemical_symbols
 from ase.formula import Formula
 from ase.geometry import cell_to_cellpar
-from jaxtyping import Bool, Float, Int
 
 from al_leignn.errors import DataError
+from al_leignn.shapes import Bool, Float, Int
 from al_leignn.units import FS, KB
 from al_leignn.userdata import StoredLabels, read_parts, stored_labels
 from al_leignn.validate.statistics import Blocks, cautious, inefficiency
