@@ -219,6 +219,15 @@ class LabelFailure:
 
 
 @dataclass(frozen=True)
+class Allowance:
+    """What a label may cost, all attempts together."""
+
+    core_s: float
+    cores: float
+    """How many cores its attempts keep busy at most: what is limited is the CPU time of each process."""
+
+
+@dataclass(frozen=True)
 class Doubt:
     """What speaks against a label."""
 

@@ -6,7 +6,7 @@ manifests are needed, so that `status` answers at once.
 
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +21,19 @@ from al_leignn.campaign.schedule import plan_of
 from al_leignn.campaign.state import decision_of, item_folders, label_verdict
 from al_leignn.campaign.uncertainty import deviation_summary, judged_deviations, uncertainty_table
 from al_leignn.converge import IterationSummary, Observables
-from al_leignn.core import Decision, LabelVerdict, Stage, StageRequest
+from al_leignn.core import Decision, LabelVerdict, Reason, Stage, StageRequest
 from al_leignn.errors import DamagedArtifactError
 from al_leignn.shapes import Float
 from al_leignn.store import Manifest, read_manifest
+
+CAUTIOUS = 0.9
+"""Budgets are planned with this quantile of what labels cost, not with their median, ..."""
+
+CAUTION = 1.1
+"""... and with so much more than that."""
+
+GROSS = 2.0
+"""A label that was ended for the budget is taken to need so many times what it was allowed."""
 
 
 class LabelCost(NamedTuple):
@@ -90,6 +99,8 @@ class IterationRecord:
     """Physics gates (`validate.physics.Gate`)."""
     observables: list[dict[str, str]]
     """Of each AIMD reference its name, the verdict, and what it is due to in words."""
+    stability: dict[str, str] | None
+    """The verdict on MD beside that of the committee before, and what it is due to in words; None where it was not asked for."""
     decision: Decision | None
     costs: dict[Stage, StageCost]
 
@@ -144,6 +155,12 @@ class WalkerRow(NamedTuple):
     coverage_high: float | None
     nominal: float | None
     """What that calibration promised."""
+
+
+def label_needs(label: Manifest) -> float:
+    """Core-seconds that a label takes: what it took, or, ended for the budget, more than it was allowed."""
+    allowed = label.times.get("allowed_s", 0.0) if label.result["reason"] == Reason.BUDGET else 0.0
+    return max(label.times["label_cpu_s"], GROSS * allowed)
 
 
 @dataclass(frozen=True)
@@ -236,6 +253,7 @@ class History:
             quantities=uncertainty_table(validation),
             gates=validation.get("gates", []),
             observables=validation.get("observables", []),
+            stability=validation.get("stability"),
             decision=decision_of(decision) if decision else None,
             costs={stage: _stage_cost(self.items(stage, iteration)) for stage in Stage},
         )
@@ -263,20 +281,21 @@ class History:
             pool = sum(verdicts.values())
             labels += len(paid)
             core_seconds += _label_cost(paid, {}).core_s
-            costs += [m.times["label_cpu_s"] for m in paid if m.times.get("paid")]
+            costs += [label_needs(m) for m in paid if m.times.get("paid")]
             found.append(
                 IterationSummary(
                     iteration=i,
                     n_labels=labels,
                     core_hours=core_seconds / 3600,
-                    next_label_core_hours=float(np.quantile(costs, 0.9)) / 3600,
+                    next_label_core_hours=CAUTION * float(np.quantile(costs, CAUTIOUS)) / 3600,
                     fresh_force_mae=fresh.get("force_mae"),
                     fresh_energy_mae=fresh.get("energy_mae"),
                     fresh_n=fresh.get("n_frames", 0),
                     accurate_share=verdicts["accurate"] / pool if pool else None,
                     coverage=(validation["coverage"] or {}).get("share"),
                     drift=(validation["coverage"] or {}).get("drift"),
-                    observables=_observables_of(validation),
+                    observables=_observables_of(validation.get("observables")),
+                    stability=_observables_of([stability] if (stability := validation.get("stability")) else None),
                     gates={gate["name"]: gate["passed"] for gate in validation["gates"]},
                     walkers_stopped=sum(bool(walker["stopped"] or walker.get("recovery")) for walker in self.walkers(i)),
                     explored=plan.walkers if i > 0 else (),
@@ -365,8 +384,7 @@ class History:
         return None
 
 
-def _observables_of(validation: dict[str, Any]) -> Observables | None:
-    compared = validation.get("observables")
+def _observables_of(compared: Sequence[Mapping[str, str]] | None) -> Observables | None:
     if not compared:
         return None
     return Observables(tuple(one["verdict"] for one in compared), "; ".join(one["words"] for one in compared))

@@ -11,7 +11,7 @@ from ase import Atoms
 from al_leignn.campaign.history import History, load_arrays
 from al_leignn.campaign.item import Item, Outcome
 from al_leignn.campaign.layout import EXPECTED, SELECTED
-from al_leignn.campaign.ledger import affordable
+from al_leignn.campaign.ledger import allowance
 from al_leignn.campaign.state import label_verdict
 from al_leignn.core import Doubt, Frame, LabelledFrame, Labels, LabelVerdict, Purpose, Reason, Stage
 from al_leignn.dataset import Dataset, fresh_share, write_block
@@ -50,9 +50,11 @@ def label(item: Item) -> Outcome:
         "level": labeller.level,
         "atoms": len(frame.atoms),
     }
-    if _over_budget(item, len(frame.atoms)) and store.find(frame, labeller.level) is None:
+    limit = item.config.budget.core_hours
+    allowed = None if limit is None else allowance(History(item.layout), limit, item.iteration, len(frame.atoms))
+    if limit is not None and allowed is None and store.find(frame, labeller.level) is None:
         times = {"paid": 0.0, "computed": 0.0, "label_wall_s": 0.0, "label_cpu_s": 0.0}
-        detail = f"it may cost more than what is left of {item.config.budget.core_hours:g} core-hours"
+        detail = f"it may cost more than its share of what is left of {limit:g} core-hours"
         return Outcome(result | {"verdict": LabelVerdict.REJECTED.value, "reason": Reason.BUDGET.value, "detail": detail}, times)
     item.report(0, 1, "label")
     rng = np.random.default_rng(item.seed)
@@ -64,6 +66,7 @@ def label(item: Item) -> Outcome:
         checks=item.config.checks,
         expectation=_expectation(item),
         repeat=rng if rng.random() < item.config.checks.repeat_share else None,
+        allowance=allowed,
     )
     item.report(1, 1, "label")
     times = {
@@ -71,7 +74,7 @@ def label(item: Item) -> Outcome:
         "computed": float(outcome.computed),
         "label_wall_s": outcome.wall_s,
         "label_cpu_s": outcome.cpu_s,
-    }
+    } | ({} if allowed is None else {"allowed_s": allowed.core_s})
     against = outcome.against
     if against is not None:
         verdict = against.reason.verdict.value
@@ -79,12 +82,6 @@ def label(item: Item) -> Outcome:
     assert isinstance(outcome.result, Labels)
     write_frames(item.scratch / LABEL, [LabelledFrame(frame, outcome.result, labeller.level)])
     return Outcome(result | {"verdict": LabelVerdict.ACCEPTED.value, "reason": "", "detail": ""}, times)
-
-
-def _over_budget(item: Item, atoms: int) -> bool:
-    """Whether a label of so many atoms may cost more core-hours than are left. (Only read where there is a limit.)"""
-    limit = item.config.budget.core_hours
-    return limit is not None and affordable(History(item.layout), limit, atoms, 0.0) < 1
 
 
 def _expectation(item: Item) -> Expectation | None:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from al_leignn.campaign.history import History
-from al_leignn.core import Stage
+from al_leignn.campaign.history import CAUTION, CAUTIOUS, History, label_needs
+from al_leignn.core import Allowance, Stage
 
 GROWTH = 2.0
 """Power of the number of atoms that a label's cost grows with, until labels of several sizes tell: plane waves at these sizes."""
@@ -22,8 +22,12 @@ NEEDED = 20
 FACTOR = 2.0
 """A prediction is good within this factor."""
 
-CAUTION = 0.9
-"""Budgets are planned with this quantile of what labels cost, not with their median."""
+
+BRIEF_S = 0.1
+"""Seconds; how many cores quicker labels keep busy is not known."""
+
+FEW = 3
+"""Fewer labels than these say little of what the next one will cost."""
 
 
 class Paid(NamedTuple):
@@ -34,12 +38,23 @@ class Paid(NamedTuple):
     core_s: float
     finished: float
     """Unix time."""
+    cores: float = 1.0
+    """That it kept busy on average."""
+    needs_s: float = 0.0
+    """What it would have cost, where it was ended for the budget."""
 
 
 def paid_labels(history: History) -> list[Paid]:
     """Every label that was computed, in the order in which they were done."""
     found = [
-        Paid(i, int(m.result.get("atoms", 1)), m.times["label_cpu_s"], m.times.get("finished", 0.0))
+        Paid(
+            i,
+            int(m.result.get("atoms", 1)),
+            m.times["label_cpu_s"],
+            m.times.get("finished", 0.0),
+            m.times["label_cpu_s"] / max(m.times["label_wall_s"], BRIEF_S),
+            label_needs(m),
+        )
         for i in range(history.iterations)
         for m in history.items(Stage.LABEL, i)
         if m.times.get("paid") and m.times["label_cpu_s"] > 0
@@ -54,7 +69,7 @@ class _Costs:
         self._recent: dict[int, deque[float]] = {}
 
     def add(self, paid: Paid) -> None:
-        self._recent.setdefault(paid.atoms, deque(maxlen=RECENT)).append(paid.core_s)
+        self._recent.setdefault(paid.atoms, deque(maxlen=RECENT)).append(max(paid.core_s, paid.needs_s))
 
     def predict(self, atoms: int, quantile: float) -> float | None:
         if not self._recent:
@@ -120,6 +135,25 @@ def affordable(history: History, core_hours: float, atoms: int, guess_s: float) 
         Core-seconds of a label before any has been paid for.
     """
     paid = paid_labels(history)
-    left = 3600 * core_hours - sum(p.core_s for p in paid)
-    each = predict(paid, atoms, CAUTION) or guess_s
-    return max(0, int(left // max(each, 1e-9)))
+    each = CAUTION * (predict(paid, atoms, CAUTIOUS) or guess_s)
+    return max(0, int(_left(core_hours, paid) // max(each, 1e-9)))
+
+
+def allowance(history: History, core_hours: float, iteration: int, atoms: int) -> Allowance | None:
+    """What one more label of so many atoms may cost; None if that is too little for it.
+
+    What is left of the budget is shared equally by all labels of the iteration that are not done. Shares only grow while labels
+    stay within theirs, so that all labels under way together never spend more than is left.
+    """
+    paid = paid_labels(history)
+    asked = int(history.result(Stage.SELECT, iteration).get("labels", 1))
+    share = _left(core_hours, paid) / max(1, asked - len(history.items(Stage.LABEL, iteration)))
+    least = predict(paid, atoms) if len(paid) >= FEW else None
+    if share <= 0 or share < CAUTION * (least or 0.0):
+        return None
+    return Allowance(share, CAUTION * max([1.0, *(p.cores for p in paid)]))
+
+
+def _left(core_hours: float, paid: Sequence[Paid]) -> float:
+    """Core-seconds."""
+    return 3600 * core_hours - sum(p.core_s for p in paid)

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import json
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +24,9 @@ from al_leignn.store import digest_json
 
 
 class _TimeLimitError(Exception):
-    pass
+    def __init__(self, timer: int) -> None:
+        super().__init__(timer)
+        self.timer = timer
 
 
 class AseLabeller:
@@ -36,8 +39,9 @@ class AseLabeller:
 
     rungs = 1
 
-    def __init__(self, config: AseConfig) -> None:
+    def __init__(self, config: AseConfig, cpu_s: float = math.inf) -> None:
         self._config = config
+        self._cpu_s = cpu_s
 
     @functools.cached_property
     def level(self) -> str:
@@ -58,6 +62,9 @@ class AseLabeller:
             return [f"{error.what}: {error.fix}"]
         return []
 
+    def within(self, cpu_s: float) -> "AseLabeller":
+        return AseLabeller(self._config, cpu_s)
+
     def label(self, frame: Frame, scratch: Path, rung: int = 0, *, tight: bool = False) -> Labels | LabelFailure:
         """Energy, forces and, where the calculator and the cell allow it, stress. Files go to `scratch`."""
         del rung, tight
@@ -66,14 +73,16 @@ class AseLabeller:
         if hasattr(atoms.calc, "directory"):
             atoms.calc.directory = str(scratch)
         try:
-            with _alarm(self._config.time_limit_s):
+            with _alarm(signal.ITIMER_REAL, self._config.time_limit_s), _alarm(signal.ITIMER_PROF, self._cpu_s):
                 try:
                     energy = atoms.get_potential_energy(force_consistent=True)
                 except PropertyNotImplementedError:
                     energy = atoms.get_potential_energy()
                 forces = atoms.get_forces()
                 stress = stress_of(atoms)
-        except _TimeLimitError:
+        except _TimeLimitError as limit:
+            if limit.timer == signal.ITIMER_PROF:
+                return LabelFailure(frame.uid, Reason.BUDGET)
             return LabelFailure(frame.uid, Reason.TIMEOUT, f"no result within {self._config.time_limit_s:g} s")
         except Exception as error:  # noqa: BLE001 - whatever a foreign calculator raises, it is this label that failed
             return LabelFailure(frame.uid, Reason.CRASHED, f"{type(error).__name__}: {error}".strip().splitlines()[0])
@@ -117,20 +126,27 @@ def stress_of(atoms: Atoms) -> np.ndarray | None:
 
 
 @contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    """Raise `_TimeLimitError` in the body after `seconds`. Signals reach only the main thread: elsewhere there is no limit."""
-    if threading.current_thread() is not threading.main_thread():
+def _alarm(timer: int, seconds: float) -> Iterator[None]:
+    """Raise `_TimeLimitError` in the body after `seconds`. Signals reach only the main thread: elsewhere there is no limit.
+
+    Parameters
+    ----------
+    timer
+        signal.ITIMER_REAL for wall time, signal.ITIMER_PROF for CPU time of this process.
+    """
+    if math.isinf(seconds) or threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def ring(number: int, where: FrameType | None) -> None:
         del number, where
-        raise _TimeLimitError
+        raise _TimeLimitError(timer)
 
-    previous = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    number = signal.SIGALRM if timer == signal.ITIMER_REAL else signal.SIGPROF
+    previous = signal.signal(number, ring)
+    signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, previous)
+        signal.setitimer(timer, 0.0)
+        signal.signal(number, previous)

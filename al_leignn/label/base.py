@@ -23,7 +23,7 @@ from al_leignn.config import (
     VaspConfig,
 )
 from al_leignn.config import Labeller as LabellerConfig
-from al_leignn.core import Doubt, DoubtfulLabels, Frame, LabelFailure, LabelledFrame, Labels, Reason
+from al_leignn.core import Allowance, Doubt, DoubtfulLabels, Frame, LabelFailure, LabelledFrame, Labels, Reason
 from al_leignn.errors import RunError
 from al_leignn.label.ase_calc import AseLabeller
 from al_leignn.label.checks import Expectation, check_labels, disagreement, screen_geometry, unit_of
@@ -44,6 +44,10 @@ LABEL_DECIMALS = 8
 
 NO_ROOM = 1 << 20
 """Bytes. What fails on a disk with less free space than this fails for want of it."""
+
+
+ENDING_S = 0.02
+"""Core-seconds that are kept back for ending an attempt and for keeping its result."""
 
 
 @runtime_checkable
@@ -69,6 +73,9 @@ class Labeller(Protocol):
 
     def check(self, species: Iterable[int]) -> list[str]:
         """What is missing on this machine for these atomic numbers, each with how to install it."""
+
+    def within(self, cpu_s: float) -> "Labeller":
+        """The same labeller, whose attempts fail for the budget where a process of theirs takes more CPU seconds than this."""
 
     def label(self, frame: Frame, scratch: Path, rung: int = 0, *, tight: bool = False) -> Labels | LabelFailure:
         """One attempt, in the empty folder `scratch`. Whatever goes wrong with this frame is a `LabelFailure`.
@@ -151,6 +158,7 @@ def label_frame(
     checks: CheckConfig = CheckConfig(),  # noqa: B008  immutable
     expectation: Expectation | None = None,
     repeat: np.random.Generator | None = None,
+    allowance: Allowance | None = None,
 ) -> LabelOutcome:
     """The label of `frame`: from the store if anybody paid for it before, else computed, checked and stored.
 
@@ -163,6 +171,8 @@ def label_frame(
         What the committee says; a label far from it is computed once more, with tighter settings.
     repeat
         Draws an equivalent structure whose label must be the same; None: the label is not repeated.
+    allowance
+        What it may cost: then it is ended, and rejected for the budget. None: no limit.
 
     Raises
     ------
@@ -174,7 +184,7 @@ def label_frame(
         labels = known.labelled.labels
         doubt = known.doubt if known.quarantined else None
         return LabelOutcome(labels if doubt is None else DoubtfulLabels(labels, doubt), True, 0.0, 0.0, rung=0)
-    attempt = _Attempt(labeller, scratch, checks)
+    attempt = _Attempt(labeller, scratch, checks, allowance)
     stopwatch = Stopwatch()
     result = screen_geometry(frame) or attempt.climb(frame)
     if isinstance(result, Labels) and expectation is not None:
@@ -212,10 +222,12 @@ def label_next(
 class _Attempt:
     """One label under way."""
 
-    def __init__(self, labeller: Labeller, scratch: Path, checks: CheckConfig) -> None:
+    def __init__(self, labeller: Labeller, scratch: Path, checks: CheckConfig, allowance: Allowance | None = None) -> None:
         self._labeller = labeller
         self._scratch = scratch
         self._checks = checks
+        self._allowance = allowance
+        self._watch = Stopwatch()
         self.rung = 0
         self.computed = 0
 
@@ -250,6 +262,8 @@ class _Attempt:
         equivalent = Equivalent.of(frame, rng)
         again = self._run(equivalent.frame)
         if isinstance(again, LabelFailure):
+            if again.reason is Reason.BUDGET:
+                return labels  # nothing has been found that speaks against them
             detail = f"an equivalent structure ends in: {again.reason} {again.detail}".strip()
         else:
             difference = disagreement(labels, equivalent.labels_of_original(again))
@@ -270,7 +284,7 @@ class _Attempt:
         """Once, and once more if somebody killed it: that says nothing of the frame."""
 
         def attempt(folder: Path) -> Labels | LabelFailure:
-            found = self._labeller.label(frame, folder, self.rung, tight=tight)
+            found = self._attempt(frame, folder, tight=tight)
             if isinstance(found, LabelFailure) and shutil.disk_usage(folder).free < NO_ROOM:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))  # it is not the frame that failed
             return found
@@ -278,6 +292,18 @@ class _Attempt:
         result = self.in_folder(attempt)
         killed = isinstance(result, LabelFailure) and result.reason is Reason.KILLED
         return self.in_folder(attempt) if killed else result
+
+    def _attempt(self, frame: Frame, folder: Path, *, tight: bool) -> Labels | LabelFailure:
+        """One attempt, which ends where the allowance does."""
+        if self._allowance is None:
+            return self._labeller.label(frame, folder, self.rung, tight=tight)
+        left_s = (self._allowance.core_s - self._watch.times()["cpu_s"] - ENDING_S) / self._allowance.cores
+        if left_s > 0:
+            found = self._labeller.within(left_s).label(frame, folder, self.rung, tight=tight)
+            if not isinstance(found, LabelFailure) or found.reason is not Reason.BUDGET:
+                return found
+        detail = f"more than {self._allowance.core_s:.3g} core-seconds, its share of what was left"
+        return LabelFailure(frame.uid, Reason.BUDGET, detail)
 
 
 def _rounded(labels: Labels) -> Labels:

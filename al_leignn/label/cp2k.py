@@ -49,6 +49,7 @@ class Cp2kLabeller(FileLabeller[Cp2kConfig]):
     """Labels frames with CP2K."""
 
     code = "CP2K"
+    signature = "CP2K| version string"
 
     @property
     def version(self) -> str:
@@ -97,6 +98,9 @@ class Cp2kLabeller(FileLabeller[Cp2kConfig]):
 
     def read_output(self, frame: Frame, folder: Path) -> Labels:
         return read_cp2k(frame, in_box(frame.atoms, self._config.vacuum), folder / OUTPUT, self._config.xc)
+
+    def structure_in(self, path: Path) -> Atoms:
+        return _structure(text_of(path))
 
     def _tree(self, original: Atoms, atoms: Atoms, rung: int, *, tight: bool) -> Tree:
         config = self._config
@@ -199,11 +203,10 @@ def read_cp2k(frame: Frame, boxed: Atoms, path: Path, xc: str) -> Labels:
     used = _FUNCTIONAL.search(text)
     if used is None or used[1].upper() not in (xc, {"LDA": "PADE", "PBESOL": "PBE"}.get(xc, xc)):
         raise NotALabelError(Reason.WRONG_LEVEL, f"the functional is {'unknown' if used is None else used[1]}, not {xc}")
-    places, cell = _PLACE.findall(text), _CELL.findall(text)
+    given = _structure(text)
     energy, forces = _ENERGY.search(text), _FORCE.findall(text.partition("ATOMIC FORCES")[2].partition("SUM OF")[0])
-    if not places or len(cell) < 3 or energy is None or len(forces) != len(places):
-        raise NotALabelError(Reason.INCOMPLETE, "coordinates, cell, energy or forces are missing")
-    given = Atoms([p[0] for p in places], np.array([p[1:] for p in places], dtype=float), cell=np.array(cell[:3], dtype=float))
+    if energy is None or len(forces) != len(given):
+        raise NotALabelError(Reason.INCOMPLETE, "energy or forces are missing")
     given.pbc = boxed.pbc
     if np.abs(np.asarray(given.cell) - np.asarray(boxed.cell)).max() <= CELL_PRINTED:
         given.cell[:] = boxed.cell
@@ -214,3 +217,11 @@ def read_cp2k(frame: Frame, boxed: Atoms, path: Path, xc: str) -> Labels:
         np.array(forces, dtype=float) * (Hartree / Bohr),
         voigt(-GPA * np.array(stress[:3], dtype=float)) if frame.atoms.pbc.all() and len(stress) >= 3 else None,
     )
+
+
+def _structure(text: str) -> Atoms:
+    """Raises `NotALabelError` where there is none."""
+    places, cell = _PLACE.findall(text), _CELL.findall(text)
+    if not places or len(cell) < 3:
+        raise NotALabelError(Reason.INCOMPLETE, "coordinates or cell are missing")
+    return Atoms([p[0] for p in places], np.array([p[1:] for p in places], dtype=float), cell=np.array(cell[:3], dtype=float))

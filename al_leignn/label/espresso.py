@@ -35,6 +35,7 @@ class EspressoLabeller(FileLabeller[EspressoConfig]):
     """Labels frames with pw.x."""
 
     code = "Quantum ESPRESSO"
+    signature = "Program PWSCF"
 
     @property
     def version(self) -> str:
@@ -98,6 +99,9 @@ class EspressoLabeller(FileLabeller[EspressoConfig]):
         found = next((path for path in (folder / OUTPUT, folder / "output.txt") if path.is_file()), folder / OUTPUT)
         return read_pw(frame, in_box(frame.atoms, self._config.vacuum), found, self._config.xc)
 
+    def structure_in(self, path: Path) -> Atoms:
+        return _structure(path)
+
     def _namelists(self, atoms: Atoms, rung: int, *, tight: bool) -> dict[str, dict[str, Any]]:
         config, gentler = self._config, LADDER[rung]
         electrons: dict[str, Any] = {
@@ -141,8 +145,6 @@ def read_pw(frame: Frame, boxed: Atoms, path: Path, xc: str) -> Labels:
     NotALabelError
         If it is not converged, not whole, of another frame or of another functional.
     """
-    from ase.io import read  # slow to load, and `al-leignn check` gets along without
-
     text = text_of(path)
     if "convergence NOT achieved" in text:
         raise NotALabelError(Reason.UNCONVERGED, "pw.x says: convergence NOT achieved")
@@ -152,17 +154,23 @@ def read_pw(frame: Frame, boxed: Atoms, path: Path, xc: str) -> Labels:
     if used is None or not _same_functional(xc, used[1]):
         raise NotALabelError(Reason.WRONG_LEVEL, f"the functional is {'unknown' if used is None else used[1].strip()}, not {xc}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            given = read(path, format="espresso-out")
+        given = _structure(path)
     except Exception as error:  # noqa: BLE001 - the reader raises anything on damaged text
         raise NotALabelError(Reason.BAD_OUTPUT, f"ASE cannot read it: {error}") from None
-    if not isinstance(given, Atoms):
-        raise NotALabelError(Reason.BAD_OUTPUT, "it is not of one frame")
     given.pbc = boxed.pbc
     require_same(boxed, given)
     labels = labels_of(given)
     return Labels(labels.energy, labels.forces, labels.stress if frame.atoms.pbc.all() else None)
+
+
+def _structure(path: Path) -> Atoms:
+    from ase.io import read  # slow to load, and `al-leignn check` gets along without
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        given = read(path, format="espresso-out")
+    assert isinstance(given, Atoms)  # the last frame
+    return given
 
 
 def _same_functional(asked: str, found: str) -> bool:

@@ -11,7 +11,7 @@ from ase import Atoms
 from al_leignn.config import ExternalConfig
 from al_leignn.core import Frame, LabelFailure, Labels, Reason
 from al_leignn.label.output import NotALabelError, labels_of, require_same
-from al_leignn.label.process import NO_SUCH_COMMAND, run_bounded
+from al_leignn.label.process import NO_SUCH_COMMAND, run_bounded, whole_seconds
 from al_leignn.store import digest_json, refuse_endless_file, write_frames
 
 _INPUT, _OUTPUT = "input.extxyz", "output.extxyz"
@@ -22,8 +22,9 @@ class ExternalLabeller:
 
     rungs = 1
 
-    def __init__(self, config: ExternalConfig) -> None:
+    def __init__(self, config: ExternalConfig, cpu_s: int | None = None) -> None:
         self._config = config
+        self._cpu_s = cpu_s
 
     @functools.cached_property
     def level(self) -> str:
@@ -44,13 +45,16 @@ class ExternalLabeller:
             missing.append(f"the command {program}: install it, or give its full path in labeller.command")
         return missing
 
+    def within(self, cpu_s: float) -> "ExternalLabeller":
+        return ExternalLabeller(self._config, whole_seconds(cpu_s))
+
     def label(self, frame: Frame, scratch: Path, rung: int = 0, *, tight: bool = False) -> Labels | LabelFailure:
         """Run the command in `scratch`, an empty folder, and believe its output only if it is of this frame."""
         del rung, tight
         source, target = scratch / _INPUT, scratch / _OUTPUT
         write_frames(source, [frame])
         command = [w.replace("{input}", str(source)).replace("{output}", str(target)) for w in self._config.command]
-        done = run_bounded(command, scratch, self._config.time_limit_s)
+        done = run_bounded(command, scratch, self._config.time_limit_s, self._cpu_s)
         if done.returncode is None:
             return LabelFailure(frame.uid, Reason.TIMEOUT, f"no result within {self._config.time_limit_s:g} s")
         if done.returncode == NO_SUCH_COMMAND:
@@ -67,14 +71,15 @@ class ExternalLabeller:
 
 def read_answer(frame: Frame, path: Path) -> Labels:
     """The label of `frame` in an extended XYZ file; raises `NotALabelError` if there is none, or it is of another frame."""
-    atoms = _read_one(path)
+    atoms = read_one(path)
     require_same(frame.atoms, atoms)
     if not _flag(atoms.info.get("converged", True)):
         raise NotALabelError(Reason.UNCONVERGED, "the output says converged=F")
     return labels_of(atoms)
 
 
-def _read_one(path: Path) -> Atoms:
+def read_one(path: Path) -> Atoms:
+    """The frame in an extended XYZ file; raises `NotALabelError` if there is not exactly one."""
     try:
         from ase.io import read  # slow to load, and `al-leignn check` gets along without
 

@@ -9,13 +9,15 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from ase import Atoms
 
 from al_leignn.config import Cp2kConfig, EspressoConfig, VaspConfig
 from al_leignn.core import Frame, LabelFailure, Labels, Reason
 from al_leignn.errors import LabellerError
 from al_leignn.label.output import NotALabelError
-from al_leignn.label.process import NO_SUCH_COMMAND, run_bounded
+from al_leignn.label.process import NO_SUCH_COMMAND, run_bounded, whole_seconds
 from al_leignn.label.rescue import LADDER
 from al_leignn.store import digest_file, digest_json
 
@@ -31,9 +33,12 @@ class FileLabeller(ABC, Generic[Config]):
 
     rungs = len(LADDER)
     code: ClassVar[str]
+    signature: ClassVar[str]
+    """Words in the first lines of every output of the code, and in no other of its files."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, cpu_s: int | None = None) -> None:
         self._config = config
+        self._cpu_s = cpu_s
 
     @abstractmethod
     def write_input(self, frame: Frame, folder: Path, rung: int = 0, *, tight: bool = False) -> None:
@@ -48,6 +53,10 @@ class FileLabeller(ABC, Generic[Config]):
         NotALabelError
             If the SCF did not converge, or the output is none of this frame or level of theory.
         """
+
+    @abstractmethod
+    def structure_in(self, path: Path) -> Atoms:
+        """The structure, in its box, that an output is of; may raise anything on damaged text."""
 
     @abstractmethod
     def words(self) -> list[str]:
@@ -96,10 +105,13 @@ class FileLabeller(ABC, Generic[Config]):
             "settings": settings,
         }
 
+    def within(self, cpu_s: float) -> Self:
+        return type(self)(self._config, whole_seconds(cpu_s))
+
     def label(self, frame: Frame, scratch: Path, rung: int = 0, *, tight: bool = False) -> Labels | LabelFailure:
         """One attempt in `scratch`, an empty folder, with the settings of a rung of the rescue ladder."""
         self.write_input(frame, scratch, rung, tight=tight)
-        done = run_bounded(self.words(), scratch, self._config.time_limit_s)
+        done = run_bounded(self.words(), scratch, self._config.time_limit_s, self._cpu_s)
         if done.returncode is None:
             return LabelFailure(frame.uid, Reason.TIMEOUT, f"no result within {self._config.time_limit_s:g} s")
         if done.returncode == NO_SUCH_COMMAND:

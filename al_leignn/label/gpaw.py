@@ -19,7 +19,7 @@ from al_leignn.errors import LabellerError
 from al_leignn.label import kpoints
 from al_leignn.label.box import in_box
 from al_leignn.label.hubbard import shell_of
-from al_leignn.label.process import Finished, run_bounded
+from al_leignn.label.process import Finished, run_bounded, whole_seconds
 from al_leignn.label.rescue import LADDER, TIGHTER, Rung
 from al_leignn.label.server import FolderServer
 from al_leignn.store import digest_json
@@ -39,8 +39,9 @@ class GpawLabeller:
 
     rungs = len(LADDER)
 
-    def __init__(self, config: GpawConfig) -> None:
+    def __init__(self, config: GpawConfig, cpu_s: int | None = None) -> None:
         self._config = config
+        self._cpu_s = cpu_s
         self._python = config.python or sys.executable
         self._follower: FolderServer | None = None
 
@@ -97,6 +98,9 @@ class GpawLabeller:
             return [f"a working GPAW in {self._python}: {_last_line(done.stderr)}"]
         return [f"PAW data set {name}: {_INSTALL_DATASETS}" for name in missing]
 
+    def within(self, cpu_s: float) -> "GpawLabeller":
+        return GpawLabeller(self._config, whole_seconds(cpu_s))
+
     def label(self, frame: Frame, scratch: Path, rung: int = 0, *, tight: bool = False) -> Labels | LabelFailure:
         """One attempt in `scratch`, an empty folder, with the settings of a rung of the rescue ladder."""
         self._ask(frame, scratch, LADDER[rung], tight=tight, fresh=True)
@@ -125,6 +129,7 @@ class GpawLabeller:
             "dispersion": self._config.dispersion,
             "stress": self._config.mode == "pw" and bool(frame.atoms.pbc.all()),
             "fresh": fresh,
+            "cpu_s": self._cpu_s,
         }
         (scratch / "parameters.json").write_text(json.dumps(request, allow_nan=False), encoding="utf-8")
 
@@ -139,7 +144,7 @@ class GpawLabeller:
         limit = self._config.time_limit_s
         done = None if self._config.launch else _server(self._python).run(scratch, limit)
         # MPI, or a GPAW that cannot serve: a process of its own, which also tells what is wrong with it.
-        return done or run_bounded([*self._config.launch, self._python, str(_WORKER), "label"], scratch, limit)
+        return done or run_bounded([*self._config.launch, self._python, str(_WORKER), "label"], scratch, limit, self._cpu_s)
 
     def _theory(self) -> dict[str, Any]:
         mode = self._config.mode

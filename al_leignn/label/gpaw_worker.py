@@ -7,8 +7,9 @@
     python gpaw_worker.py versions                                 -> JSON object: what is installed; does not start GPAW
 
 parameters.json holds GPAW's keyword arguments ("gpaw"), starting magnetic moments ("moments", μB, or null), a dispersion
-correction to add ("dispersion": "", "d3" or "d4"), whether stress is wanted ("stress") and, for `follow`, whether the SCF starts
-afresh ("fresh"). result.json holds either "failure" (a reason and a detail) or
+correction to add ("dispersion": "", "d3" or "d4"), whether stress is wanted ("stress"), for `follow` whether the SCF starts
+afresh ("fresh"), and for `serve` how many CPU seconds the fork may take ("cpu_s", or null). result.json holds either "failure"
+(a reason and a detail) or
 
     energy        free energy F = E - TS of the smeared electrons, eV: the quantity whose derivative the forces are
     energy_zero   GPAW's extrapolation to zero smearing, eV; for comparison, inconsistent with the forces
@@ -22,6 +23,7 @@ It appears by rename, so that it is whole or absent. Under MPI only rank 0 write
 import importlib
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -141,7 +143,10 @@ def _label_in_fork(folder: str, write_end: int) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _enter(folder)
         known = set(sys.modules)
-        _publish(label(read_parameters()))
+        parameters = read_parameters()
+        if parameters["cpu_s"] is not None:
+            resource.setrlimit(resource.RLIMIT_CPU, (parameters["cpu_s"], parameters["cpu_s"] + 1))
+        _publish(label(parameters))
         with os.fdopen(write_end, "w", encoding="utf-8") as told:
             told.write("\n".join(sorted(set(sys.modules) - known)))
         status = 0

@@ -1,13 +1,15 @@
 """Stand-alone script: run a command that cannot outlive whoever started it.
 
-    python guard.py COMMAND WORD...
+    python guard.py CPU_SECONDS COMMAND WORD...
 
 The command runs in a process group of its own. When standard input closes - the caller is done with it, or was killed in any
 way whatever - the whole group is ended: SIGTERM first, so that launchers such as mpirun can take their ranks along, SIGKILL
-after a grace. Exits as the command does; 127 if there is no such command.
+after a grace. No process of it gets more than so many CPU seconds (a whole number; -1: no limit). Exits as the command does;
+127 if there is no such command.
 """
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,7 +19,10 @@ import time
 GRACE_S = 2.0
 
 
-def main(command: list[str]) -> int:
+def main(cpu_s: int, command: list[str]) -> int:
+    if cpu_s >= 0:
+        # One second for those that want to say something when they are told.
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     try:
         # Descriptors that the caller hands on are for the command; this script was given no others.
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False)
@@ -51,4 +56,4 @@ def _signal(group: int, number: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))

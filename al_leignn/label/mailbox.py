@@ -20,23 +20,29 @@ from ase import Atoms
 from ase.geometry import find_mic
 
 from al_leignn.config import Cp2kConfig, EspressoConfig, MailboxConfig, VaspConfig
-from al_leignn.core import Frame, LabelFailure, Labels, canonical_order
-from al_leignn.errors import DataError, WaitingError
+from al_leignn.core import Frame, LabelFailure, Labels, Reason, canonical_order
+from al_leignn.errors import WaitingError
 from al_leignn.label.box import in_box
 from al_leignn.label.cp2k import OUTPUT as CP2K_OUTPUT
 from al_leignn.label.cp2k import Cp2kLabeller
 from al_leignn.label.espresso import OUTPUT as PW_OUTPUT
 from al_leignn.label.espresso import EspressoLabeller
-from al_leignn.label.external import read_answer
+from al_leignn.label.external import read_answer, read_one
 from al_leignn.label.files import FileLabeller
-from al_leignn.label.output import SAME_PLACE, NotALabelError
+from al_leignn.label.output import SAME_PLACE, NotALabelError, labels_of
 from al_leignn.label.vasp import OUTPUT as VASP_OUTPUT
 from al_leignn.label.vasp import VaspLabeller
 from al_leignn.store import digest_json, read_frames, write_frames
-from al_leignn.userdata import read_parts
 
 FRAME = "frame.extxyz"
 ANSWER = "answer.extxyz"
+
+
+HEAD = 20_000
+"""Bytes in which a code has said what it is."""
+
+SAME_CELL = 1e-3
+"""Å. CP2K prints cells to three decimals; what tells structures apart are places, and outputs are checked when they are read."""
 
 
 class MailboxLabeller:
@@ -63,6 +69,11 @@ class MailboxLabeller:
     def check(self, species: Iterable[int]) -> list[str]:
         """Nothing runs here; only what inputs need is looked for."""
         return [] if self._code is None else self._code.missing_files(species)
+
+    def within(self, cpu_s: float) -> "MailboxLabeller":
+        """Itself: what others compute is not counted here."""
+        del cpu_s
+        return self
 
     def label(self, frame: Frame, scratch: Path, rung: int = 0, *, tight: bool = False) -> Labels | LabelFailure:
         """The label that has been brought back for `frame`.
@@ -125,17 +136,29 @@ class MailboxLabeller:
     def _deliver(self, path: Path, waiting: dict[Path, Frame]) -> str:
         """Put an output where it belongs; what is wrong with it where that cannot be told."""
         try:
-            images = [atoms for part in read_parts(path) for atoms in part.images]
-        except DataError as error:
-            return error.what
-        if len(images) != 1:
-            return f"it has {len(images)} frames, not 1"
+            given = self._structure_in(path)
+        except NotALabelError as error:
+            return error.detail
         for folder, frame in waiting.items():
-            if _same_structure(in_box(frame.atoms, self._vacuum()), images[0]):
+            if _same_structure(in_box(frame.atoms, self._vacuum()), given):
                 shutil.move(path, folder / self._output)
                 del waiting[folder]
                 return ""
         return "it is of no frame that is waited for"
+
+    def _structure_in(self, path: Path) -> Atoms:
+        """The structure that an output is of; raises `NotALabelError` for other files, such as inputs that came back too."""
+        if self._code is None:
+            given = read_one(path)
+            labels_of(given)
+            return given
+        with path.open("rb") as file:
+            if self._code.signature.encode() not in file.read(HEAD):
+                raise NotALabelError(Reason.BAD_OUTPUT, f"it is no {self._output} of {self._code.code}")
+        try:
+            return self._code.structure_in(path)
+        except Exception as error:  # noqa: BLE001 - readers raise anything on damaged text
+            raise NotALabelError(Reason.BAD_OUTPUT, f"it cannot be read: {error}") from None
 
     def _vacuum(self) -> float:
         code = self._config.code
@@ -167,7 +190,7 @@ def _same_structure(asked: Atoms, given: Atoms) -> bool:
     """Whether both are the same structure, whatever the order of the atoms and the lattice vectors between them."""
     if sorted(asked.numbers) != sorted(given.numbers):
         return False
-    if asked.pbc.any() and float(np.abs(np.asarray(asked.cell) - np.asarray(given.cell))[asked.pbc].max()) > SAME_PLACE:
+    if asked.pbc.any() and float(np.abs(np.asarray(asked.cell) - np.asarray(given.cell))[asked.pbc].max()) > SAME_CELL:
         return False
     left = list(canonical_order(given))
     for number, position in zip(asked.numbers, asked.positions, strict=True):

@@ -34,16 +34,18 @@ class Finished:
     @property
     def reason(self) -> Reason:
         """Why there is no label, where the status is not 0."""
+        if self.returncode == 128 + signal.SIGXCPU:
+            return Reason.BUDGET
         return Reason.KILLED if self.returncode in _BY_OTHERS else Reason.CRASHED
 
 
-def run_bounded(command: Sequence[str], folder: Path, time_limit_s: float) -> Finished:
-    """Run `command` in `folder`, without a shell, for `time_limit_s` seconds at most.
+def run_bounded(command: Sequence[str], folder: Path, time_limit_s: float, cpu_s: int | None = None) -> Finished:
+    """Run `command` in `folder`, without a shell, for `time_limit_s` seconds at most, and `cpu_s` CPU seconds of each process.
 
     The command and everything it started are gone on return, on an exception here, and when this process is killed.
     """
     with (folder / OUTPUT).open("wb") as output:
-        guard = start_guarded(command, folder=folder, output=output)
+        guard = start_guarded(command, folder=folder, output=output, cpu_s=cpu_s)
     returncode: int | None = None
     try:
         returncode = guard.wait(time_limit_s)
@@ -60,13 +62,14 @@ def start_guarded(
     folder: Path | None = None,
     output: BinaryIO | int = subprocess.DEVNULL,
     inherit: Sequence[int] = (),
+    cpu_s: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `command` under a guard (see guard.py), in a session of its own, with the file descriptors `inherit`.
 
     Numerical threads are limited to one unless the user's environment says otherwise: labels fill the cores.
     """
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", str(_GUARD), *command],
+        [sys.executable, "-I", "-S", str(_GUARD), str(-1 if cpu_s is None else cpu_s), *command],
         cwd=folder,
         env={"OMP_NUM_THREADS": "1", **os.environ},
         stdin=subprocess.PIPE,
@@ -82,6 +85,11 @@ def end_guarded(guard: subprocess.Popen[bytes]) -> int:
     assert guard.stdin is not None
     guard.stdin.close()
     return guard.wait()
+
+
+def whole_seconds(cpu_s: float) -> int:
+    """What the system can limit CPU time to: one second at the least."""
+    return max(1, int(cpu_s))
 
 
 def tail_of(folder: Path) -> str:

@@ -36,6 +36,7 @@ class VaspLabeller(FileLabeller[VaspConfig]):
     """Labels frames with VASP."""
 
     code = "VASP"
+    signature = "<modeling>"
 
     @property
     def version(self) -> str:
@@ -88,6 +89,9 @@ class VaspLabeller(FileLabeller[VaspConfig]):
 
     def read_output(self, frame: Frame, folder: Path) -> Labels:
         return read_vasprun(frame, in_box(frame.atoms, self._config.vacuum), folder / OUTPUT, self._config)
+
+    def structure_in(self, path: Path) -> Atoms:
+        return _structure(_vasprun(path))
 
     def _input_set(self, atoms: Atoms, rung: int, *, tight: bool) -> "MPStaticSet":
         from pymatgen.io.ase import AseAtomsAdaptor
@@ -149,16 +153,11 @@ def read_vasprun(frame: Frame, boxed: Atoms, path: Path, config: VaspConfig) -> 
     NotALabelError
         If it is not converged, not whole, of another frame, or of another level of theory or version.
     """
-    from pymatgen.io.ase import AseAtomsAdaptor
-    from pymatgen.io.vasp.outputs import Vasprun
-
     text_of(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            run = Vasprun(path, parse_dos=False, parse_eigen=False, parse_potcar_file=False, exception_on_bad_xml=True)
+        run = _vasprun(path)
         step = run.ionic_steps[-1]
-        given = AseAtomsAdaptor.get_atoms(run.structures[-1], msonable=False)
+        given = _structure(run)
     except Exception as error:  # noqa: BLE001 - the reader raises anything on damaged text
         raise NotALabelError(Reason.BAD_OUTPUT, f"pymatgen cannot read it: {error}") from None
     if not run.converged_electronic:
@@ -175,6 +174,20 @@ def read_vasprun(frame: Frame, boxed: Atoms, path: Path, config: VaspConfig) -> 
     bulk = bool(frame.atoms.pbc.all()) and "stress" in step
     stress = voigt(-0.1 * GPA * np.array(step["stress"], dtype=float)) if bulk else None
     return Labels(float(step["e_fr_energy"]), forces, stress)
+
+
+def _vasprun(path: Path) -> "Vasprun":
+    from pymatgen.io.vasp.outputs import Vasprun
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Vasprun(path, parse_dos=False, parse_eigen=False, parse_potcar_file=False, exception_on_bad_xml=True)
+
+
+def _structure(run: "Vasprun") -> Atoms:
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    return AseAtomsAdaptor.get_atoms(run.structures[-1], msonable=False)
 
 
 def _require_level(run: "Vasprun", config: VaspConfig) -> None:

@@ -96,7 +96,9 @@ import time
 from ase.calculators.emt import EMT
 class Slow(EMT):
     def calculate(self, *words, **keys):
-        end = time.process_time() + 0.15
+        end = time.process_time() + {usual}
+        if words[0].positions[0, 0] % 1e-4 < {hard} * 1e-4:
+            end += 30.0
         while time.process_time() < end:
             pass
         super().calculate(*words, **keys)
@@ -104,9 +106,17 @@ class Slow(EMT):
 
 
 @pytest.mark.timeout(600)
-def test_core_hours_are_never_exceeded(tmp_path: Path) -> None:
-    budget_s = 2.0
-    (tmp_path / "slow_emt.py").write_text(SLOW)
+@pytest.mark.parametrize(
+    ("budget_s", "usual", "hard"),
+    [
+        (3.0, 0.15, 0.0),
+        pytest.param(8.0, 0.15, 0.25, marks=pytest.mark.slow),
+        pytest.param(8.0, 1.0, 0.0, marks=pytest.mark.slow),
+    ],
+    ids=["as ever", "one in four 200 times as dear", "ten times as dear as estimated"],
+)
+def test_core_hours_are_never_exceeded(tmp_path: Path, budget_s: float, usual: float, hard: float) -> None:
+    (tmp_path / "slow_emt.py").write_text(SLOW.format(usual=usual, hard=hard))
     write(tmp_path / "Cu.extxyz", bulk("Cu", cubic=True))
     (tmp_path / "campaign.toml").write_text(CONFIG.format(core_hours=budget_s / 3600))
     words = [str(Path(sys.executable).with_name("al-leignn")), "run", str(tmp_path), "--workers", "2"]
@@ -118,3 +128,4 @@ def test_core_hours_are_never_exceeded(tmp_path: Path) -> None:
     labels = status["labels"]
     assert 0.5 * budget_s < labels["core_s"] <= budget_s
     assert labels["asked"] == sum(labels[verdict.value] for verdict in LabelVerdict)
+    assert labels["accepted"] >= 2

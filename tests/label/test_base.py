@@ -1,6 +1,7 @@
 """The one way to a label: store first, screened before, rescued, checked after, paid once."""
 
 import dataclasses
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +12,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from al_leignn.config import AseConfig, ExternalConfig, GpawConfig
-from al_leignn.core import DoubtfulLabels, Frame, LabelFailure, Labels, LabelVerdict, Origin, Reason
+from al_leignn.core import Allowance, DoubtfulLabels, Frame, LabelFailure, Labels, LabelVerdict, Origin, Reason
 from al_leignn.label.base import LABEL_DECIMALS, Labeller, label_frame, make_labeller
 from al_leignn.label.checks import Expectation
 from al_leignn.labelstore import LabelStore
@@ -27,6 +28,7 @@ class Scripted:
     def __init__(self, *answers: Labels | str, rungs: int = 1) -> None:
         self.rungs = rungs
         self.asked: list[int] = []
+        self.limits: list[float] = []
         self._answers = list(answers)
 
     def describe(self) -> dict[str, str]:
@@ -34,6 +36,10 @@ class Scripted:
 
     def check(self, species: Iterable[int]) -> list[str]:
         return []
+
+    def within(self, cpu_s: float) -> "Scripted":
+        self.limits.append(cpu_s)
+        return self
 
     def label(self, frame: Frame, scratch: Path, rung: int = 0, *, tight: bool = False) -> Labels | LabelFailure:
         assert scratch.is_dir()
@@ -131,6 +137,42 @@ def test_what_is_returned_is_what_is_stored(store: LabelStore, tmp_path: Path) -
     assert isinstance(result, Labels)
     assert kept.labels.energy == result.energy == round(labels.energy, LABEL_DECIMALS)
     np.testing.assert_array_equal(kept.labels.forces, result.forces)
+
+
+# --- what it may cost ---------------------------------------------------------------------------------------
+
+
+def test_all_attempts_share_one_allowance(store: LabelStore, tmp_path: Path) -> None:
+    labeller = Scripted("unconverged", GOOD, rungs=2)
+    outcome = label_frame(labeller, frame_of(), store, tmp_path, allowance=Allowance(20.0, cores=4.0))
+    assert isinstance(outcome.result, Labels)
+    first, second = labeller.limits
+    assert 4.9 < second <= first < 5.0
+
+
+def test_a_label_ends_where_its_allowance_does(store: LabelStore, tmp_path: Path) -> None:
+    (tmp_path / "busy.py").write_text("while True: pass")
+    busy = ExternalConfig(command=[sys.executable, "-S", str(tmp_path / "busy.py"), "{input}", "{output}"], time_limit_s=60)
+    outcome = label_frame(make_labeller(busy), frame_of(), store, tmp_path, allowance=Allowance(1.5, cores=1.0))
+    assert isinstance(outcome.result, LabelFailure)
+    assert outcome.result.reason is Reason.BUDGET
+    assert 0.9 < outcome.cpu_s <= 1.5
+    nothing = label_frame(make_labeller(busy), frame_of(), store, tmp_path, allowance=Allowance(0.01, cores=1.0))
+    assert isinstance(nothing.result, LabelFailure)
+    assert (nothing.result.reason, nothing.cpu_s < 0.1) == (Reason.BUDGET, True)
+
+
+def test_a_time_limit_of_its_own_is_no_matter_of_the_budget(store: LabelStore, tmp_path: Path) -> None:
+    slow = ExternalConfig(command=["sleep", "60"], time_limit_s=0.3)
+    outcome = label_frame(make_labeller(slow), frame_of(), store, tmp_path, allowance=Allowance(100.0, cores=1.0))
+    assert isinstance(outcome.result, LabelFailure)
+    assert outcome.result.reason is Reason.TIMEOUT
+
+
+def test_no_money_for_a_repeat_is_nothing_against_a_label(store: LabelStore, tmp_path: Path) -> None:
+    labeller = Scripted(GOOD, "budget")
+    outcome = label_frame(labeller, frame_of(), store, tmp_path, repeat=np.random.default_rng(0), allowance=Allowance(9.0, 1.0))
+    assert outcome.against is None
 
 
 # --- doubts ------------------------------------------------------------------------------------------------

@@ -18,13 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from al_leignn.config import GpawConfig
-from al_leignn.core import Frame, LabelFailure, Labels, Origin
+from al_leignn.core import Frame, LabelFailure, Labels, Origin, Reason
 from al_leignn.errors import LabellerError
 from al_leignn.label.base import label_frame, make_labeller
 from al_leignn.label.box import in_box
 from al_leignn.label.gpaw import GpawLabeller, gpaw_parameters
 from al_leignn.label.rescue import LADDER
 from al_leignn.labelstore import LabelStore
+from al_leignn.store import Stopwatch
 
 
 def frame_of(atoms: Atoms, rattle: float = 0.0) -> Frame:
@@ -384,6 +385,18 @@ def test_time_limit_is_a_failure_and_leaves_no_process(tmp_path: Path) -> None:
     assert isinstance(result, LabelFailure)
     assert result.reason == "timeout"
     assert gone(tmp_path)
+
+
+def test_a_limit_of_cpu_time_ends_the_fork_and_not_the_server(tmp_path: Path) -> None:
+    labels(cheap(), HYDROGEN, tmp_path)
+    before = servers()
+    watch = Stopwatch()
+    (tmp_path / "limited").mkdir()
+    result = GpawLabeller(LONG).within(2.5).label(SILICON, tmp_path / "limited")
+    assert isinstance(result, LabelFailure)
+    assert result.reason is Reason.BUDGET
+    assert 1.9 < watch.times()["cpu_s"] < 2.5
+    assert servers() == before
 
 
 def servers() -> set[str]:

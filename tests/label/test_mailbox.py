@@ -1,5 +1,6 @@
 """Labels made elsewhere: inputs go out, outputs come back by place or by content, and a campaign waits and says for what."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -100,23 +101,33 @@ def test_a_returned_answer_is_checked_like_any_other(tmp_path: Path) -> None:
         assert result.reason is reason
 
 
-@pytest.mark.skipif(shutil.which("pw.x") is None, reason="needs pw.x")
+SILICON = {"type": "quantum-espresso", "pseudopotentials": {"Si": "Si.pbe-rrkj.UPF"}, "ecut": 150.0, "density_factor": 4.0}
+HYDROGEN = {"type": "cp2k", "basis": "SZV-MOLOPT-SR-GTH", "cutoff": 2000.0, "rel_cutoff": 400.0}
+RUNS = {"quantum-espresso": "pw.x -in pw.in > si.log", "cp2k": "cp2k -i cp2k.inp -o h.log"}
+
+
 @pytest.mark.slow
-def test_inputs_of_a_code_are_ready_to_run(tmp_path: Path) -> None:
-    code = {"type": "quantum-espresso", "pseudopotentials": {"Si": "Si.pbe-rrkj.UPF"}, "ecut": 150.0, "density_factor": 4.0}
-    config = box(tmp_path, level="", code=code)
-    atoms = bulk("Si")
-    atoms.rattle(0.1, seed=1)
-    frames = [Frame.of(atoms, Origin("given"))]
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("code", [SILICON, HYDROGEN], ids=lambda code: code["type"])
+def test_a_folder_that_a_code_ran_in_may_come_back_whole(tmp_path: Path, code: dict[str, Any]) -> None:
+    command = RUNS[code["type"]]
+    if shutil.which(command.split()[0]) is None:
+        pytest.skip(f"needs {command.split()[0]}")
+    atoms = bulk("Si") if code is SILICON else Atoms("H2", [[0, 0, 0], [0.1, 0, 0.75]], cell=[3.61234, 3.5, 4.0], pbc=True)
+    atoms.rattle(0.1 if code is SILICON else 0.0, seed=1)
+    frame, config = Frame.of(atoms, Origin("given")), box(tmp_path, level="", code=code)
     with pytest.raises(WaitingError):
-        ask(config, frames[0])
-    out = tmp_path / "mailbox" / "out" / frames[0].uid
-    done = subprocess.run(["pw.x", "-in", "pw.in"], cwd=out, capture_output=True, text=True, timeout=200)
-    (tmp_path / "mailbox" / "in" / "si.out").write_text(done.stdout)
-    labels = ask(config, frames[0])
-    assert isinstance(labels, Labels)
+        ask(config, frame)
+    out = tmp_path / "mailbox" / "out" / frame.uid
+    back = Path(shutil.copytree(out, tmp_path / "mailbox" / "in" / "back"))
+    environment = os.environ | {"CP2K_DATA_DIR": "/usr/share/cp2k"}
+    subprocess.run(["sh", "-c", command], cwd=back, check=True, timeout=500, env=environment)
+    labels = ask(config, frame)
+    assert isinstance(labels, Labels), labels
     assert np.abs(labels.forces).max() > 0.1
     assert labels.stress is not None
+    refused = {path.name for path in (tmp_path / "mailbox" / "refused").iterdir()}
+    assert refused >= {path.name for path in out.iterdir()} - {"pw.out", "cp2k.out"}, "inputs are no answers"
 
 
 def test_a_mailbox_must_name_its_level(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """VASP, without VASP: inputs by pymatgen, outputs in the real format, each wrong one named."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +10,17 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.emt import EMT
 from pymatgen.io.vasp.inputs import Incar, Kpoints, Poscar
 
-from al_leignn.config import VaspConfig
-from al_leignn.core import Frame, Labels, Origin, Reason
+from al_leignn.config import MailboxConfig, VaspConfig
+from al_leignn.core import Frame, LabelFailure, Labels, Origin, Reason
+from al_leignn.errors import WaitingError
+from al_leignn.label.base import LabelOutcome, label_frame, make_labeller
 from al_leignn.label.output import NotALabelError
 from al_leignn.label.rescue import LADDER
 from al_leignn.label.vasp import VaspLabeller, by_species
+from al_leignn.labelstore import LabelStore
 from al_leignn.units import GPA
 from tests.label.vasprun import vasprun
 
@@ -128,6 +135,96 @@ def reason_of(frame: Frame, folder: Path) -> Reason:
     with pytest.raises(NotALabelError) as caught:
         VaspLabeller(config()).read_output(frame, folder)
     return caught.value.reason
+
+
+def test_a_file_cut_off_anywhere_is_no_label(tmp_path: Path) -> None:
+    answer(tmp_path, mixed())
+    path = tmp_path / "vasprun.xml"
+    whole = path.read_text().rstrip()
+    for end in range(1, len(whole), 211):
+        path.write_text(whole[:end])
+        assert reason_of(mixed(), tmp_path) is Reason.BAD_OUTPUT, whole[:end][-80:]
+
+
+# --- the whole way, with a code that speaks VASP's files -------------------------------------------------------
+
+CODE = Path(__file__).with_name("vasp_code.py")
+
+
+def alloy() -> Frame:
+    """Species in turns that effective medium theory knows; gold comes after copper for VASP, before it by name."""
+    atoms = bulk("Cu", cubic=True)
+    atoms.symbols[::2] = "Au"
+    atoms.set_cell(np.asarray(atoms.cell) @ [[1.05, 0.02, 0.0], [0.0, 1.0, 0.03], [0.0, 0.0, 0.98]], scale_atoms=True)
+    atoms.rattle(0.1, seed=4)
+    return Frame.of(atoms, Origin("given"))
+
+
+def run(fault: str, folder: Path, **keys: Any) -> LabelOutcome:
+    labeller = VaspLabeller(config(command=[sys.executable, str(CODE), fault], **keys))
+    return label_frame(labeller, alloy(), LabelStore(folder / "labels"), folder / "scratch")
+
+
+@pytest.mark.parametrize(("fault", "rung"), [("none", 0), ("hard", 2)])
+def test_a_run_gives_energy_forces_and_stress_of_the_frame(tmp_path: Path, fault: str, rung: int) -> None:
+    outcome = run(fault, tmp_path)
+    assert isinstance(outcome.result, Labels), outcome.result
+    assert outcome.rung == rung
+    atoms = alloy().atoms
+    atoms.calc = EMT()
+    assert outcome.result.energy == pytest.approx(atoms.get_potential_energy(force_consistent=True), abs=1e-6)
+    np.testing.assert_allclose(outcome.result.forces, atoms.get_forces(), atol=1e-6)
+    assert outcome.result.stress is not None
+    np.testing.assert_allclose(outcome.result.stress, atoms.get_stress(), atol=1e-8)
+    assert np.abs(atoms.get_stress()).min() > 1e-4, "every component tells its sign"
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+FAULTS = {
+    "unconverged": Reason.UNCONVERGED,
+    "crash": Reason.CRASHED,
+    "hang": Reason.TIMEOUT,
+    "no output": Reason.NO_OUTPUT,
+    "empty": Reason.NO_OUTPUT,
+    "truncated": Reason.BAD_OUTPUT,
+    "no forces": Reason.INCOMPLETE,
+    "stars": Reason.NOT_FINITE,
+    "wrong order": Reason.WRONG_ATOMS,
+    "two exchanged": Reason.OTHER_FRAME,
+    "other frame": Reason.OTHER_FRAME,
+    "wrong cell": Reason.WRONG_CELL,
+    "other functional": Reason.WRONG_LEVEL,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_of_a_run_is_named(tmp_path: Path, fault: str) -> None:
+    outcome = run(fault, tmp_path, **({"time_limit_s": 1.0} if fault == "hang" else {}))
+    assert isinstance(outcome.result, LabelFailure), outcome.result
+    assert outcome.result.reason is FAULTS[fault], outcome.result
+    assert outcome.rung == (len(LADDER) - 1 if fault == "unconverged" else 0)
+    assert not len(LabelStore(tmp_path / "labels"))
+
+
+def test_a_mailbox_leaves_inputs_of_vasp_and_finds_the_frame_of_an_output(tmp_path: Path) -> None:
+    box = MailboxConfig.model_validate({"folder": str(tmp_path / "box"), "code": {"type": "vasp", "kpts": (2, 2, 2)}})
+    labeller = make_labeller(box)
+    with pytest.raises(WaitingError):
+        labeller.label(alloy(), tmp_path)
+    folder = tmp_path / "box" / "out" / alloy().uid
+    assert {"INCAR", "KPOINTS", "POSCAR", "frame.extxyz"} <= {path.name for path in folder.iterdir()}
+    subprocess.run([sys.executable, CODE, "none"], cwd=folder, check=True)
+    back = tmp_path / "box" / "in" / "back"
+    back.mkdir()
+    for name in ("INCAR", "KPOINTS", "POSCAR"):
+        shutil.copy(folder / name, back)
+    shutil.copy(folder / "POSCAR", back / "CONTCAR")
+    (folder / "vasprun.xml").rename(back / "some.xml")
+    labels = labeller.label(alloy(), tmp_path)
+    assert isinstance(labels, Labels)
+    atoms = alloy().atoms
+    atoms.calc = EMT()
+    np.testing.assert_allclose(labels.forces, atoms.get_forces(), atol=1e-6)
 
 
 def test_what_is_missing_is_named() -> None:
