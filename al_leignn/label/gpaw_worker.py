@@ -20,7 +20,8 @@ afresh ("fresh"), and for `serve` how many CPU seconds the fork may take ("cpu_s
 It appears by rename, so that it is whole or absent. Under MPI only rank 0 writes.
 """
 
-import importlib
+import ctypes
+import importlib.util
 import json
 import os
 import resource
@@ -36,6 +37,9 @@ from typing import Any
 
 # Python puts a script's folder first on its path; there lies gpaw.py of al_leignn, which is not the GPAW that is meant.
 sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+
+_NAMESAKES = {"LDA", "PBE", "revPBE", "RPBE"}
+"""Functionals whose PAW data sets bear their names. For others GPAW must be asked, which it takes half a second to start for."""
 
 
 def label(parameters: dict[str, Any], calculator: Any = None) -> dict[str, Any]:
@@ -200,18 +204,21 @@ def versions() -> dict[str, str]:
 
 def missing_datasets(xc: str, symbols: list[str]) -> list[str]:
     """PAW data sets that functional `xc` needs for `symbols` and that are not there."""
-    from gpaw.setup_data import search_for_file
-    from gpaw.xc import XC
+    import gpaw
 
-    functional: Any = XC(xc)
-    missing = []
-    for symbol in symbols:
-        name = f"{symbol}.{functional.get_setup_name()}"
-        try:
-            search_for_file(name)
-        except FileNotFoundError:
-            missing.append(name)
-    return missing
+    compiled = importlib.util.find_spec("_gpaw")
+    if compiled is not None and compiled.origin is not None:
+        ctypes.CDLL(compiled.origin)  # if its libraries are not there, it is to say so now
+    if xc in _NAMESAKES:
+        kind = xc
+    else:
+        from gpaw.xc import XC
+
+        functional: Any = XC(xc)
+        kind = functional.get_setup_name()
+    names = [f"{symbol}.{kind}" for symbol in symbols]
+    files = {name: [Path(folder, name + suffix) for folder in gpaw.setup_paths for suffix in ("", ".gz")] for name in names}
+    return [name for name in names if not any(file.is_file() for file in files[name])]
 
 
 def _failure(reason: str, detail: str) -> dict[str, Any]:

@@ -177,6 +177,14 @@ def test_check_names_elements_without_data_set() -> None:
     assert GpawLabeller(GpawConfig()).check([14, 8, 14]) == []
 
 
+def test_namesakes_are_what_gpaw_calls_its_data_sets() -> None:
+    """The worker answers for these functionals without asking GPAW."""
+    names = ["LDA", "PBE", "revPBE", "RPBE"]
+    ask = "import sys; from gpaw.xc import XC; print([XC(name).get_setup_name() for name in sys.argv[1:]])"
+    done = subprocess.run([sys.executable, "-c", ask, *names], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(names)
+
+
 def test_check_names_an_unknown_functional() -> None:
     (problem,) = GpawLabeller(GpawConfig(xc="PEB")).check([14])
     assert "PEB" in problem
