@@ -39,10 +39,10 @@ def show(
         print_json(told | {"rows": [row._asdict() for row in found]})
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("frame", "formula", "level", "eV/atom", "max eV/Å", "cost", "verdict"):
+    for name in ("frame", "formula", "level", "eV/atom", "max eV/Å", "cost", "rung", "verdict"):
         table.add_column(name, no_wrap=True)
     for row in found:
-        numbers = (f"{row.energy:.4f}", f"{row.max_force:.3f}", seconds(row.core_s))
+        numbers = (f"{row.energy:.4f}", f"{row.max_force:.3f}", seconds(row.core_s), str(row.rung))
         table.add_row(row.uid, row.formula, row.level[:12], *numbers, row.verdict)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(table)

@@ -28,6 +28,7 @@ _WORKER = Path(__file__).with_name("gpaw_worker.py")
 _INSTALL = "pip install 'al-leignn[gpaw]' (compiled on this machine: needs a C++ compiler and the headers of libxc and BLAS)"
 _INSTALL_DATASETS = "pip install gpaw-data, or gpaw install-data FOLDER; else another element or labeller"
 _PROBE_LIMIT_S = 120.0
+_MPI_LAUNCHERS = {"mpirun", "mpiexec", "orterun"}
 
 # How the result is computed, not what it is: left out of the level of theory. So are keys that the mode does not read.
 _ROUTE = {"launch", "python", "time_limit_s", "max_scf", "mixer_beta"}
@@ -91,12 +92,18 @@ class GpawLabeller:
         command = [self._python, str(_WORKER), "probe", self._config.xc, *symbols]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_LIMIT_S, check=False)
-            missing = json.loads(done.stdout)
+            found = json.loads(done.stdout)
         except subprocess.TimeoutExpired:
             return [f"a GPAW that answers within {_PROBE_LIMIT_S:g} s: {' '.join(command)}"]
         except ValueError:
             return [f"a working GPAW in {self._python}: {_last_line(done.stderr)}"]
-        return [f"PAW data set {name}: {_INSTALL_DATASETS}" for name in missing]
+        missing = [f"PAW data set {name}: {_INSTALL_DATASETS}" for name in found["missing"]]
+        if not found["mpi"] and self._config.launch and Path(self._config.launch[0]).name in _MPI_LAUNCHERS:
+            words = " ".join(self._config.launch)
+            missing.append(
+                f"a GPAW with MPI for labeller.launch: this one has none, {words} would compute every label several times"
+            )
+        return missing
 
     def within(self, cpu_s: float) -> "GpawLabeller":
         return GpawLabeller(self._config, whole_seconds(cpu_s))

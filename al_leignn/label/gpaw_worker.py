@@ -3,7 +3,7 @@
     python gpaw_worker.py label     frame.extxyz + parameters.json -> result.json, in the current folder
     python gpaw_worker.py serve FD                                 -> the same in one fork after another (`serve`)
     python gpaw_worker.py follow FD                                -> the same, each SCF going on from the last (`follow`)
-    python gpaw_worker.py probe XC SYMBOL...                       -> JSON list: PAW data sets that are missing
+    python gpaw_worker.py probe XC SYMBOL...                       -> JSON object: missing PAW data sets; whether it has MPI
     python gpaw_worker.py versions                                 -> JSON object: what is installed; does not start GPAW
 
 parameters.json holds GPAW's keyword arguments ("gpaw"), starting magnetic moments ("moments", μB, or null), a dispersion
@@ -243,7 +243,9 @@ if __name__ == "__main__":
         case ["follow", number]:
             follow(int(number))
         case ["probe", functional, *elements]:
-            print(json.dumps(missing_datasets(functional, elements)))
+            from gpaw.cgpaw import have_mpi
+
+            print(json.dumps({"missing": missing_datasets(functional, elements), "mpi": bool(have_mpi)}))
         case ["versions"]:
             print(json.dumps(versions()))
         case _:

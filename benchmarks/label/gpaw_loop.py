@@ -3,12 +3,14 @@
     python benchmarks/label/gpaw_loop.py [--frames 6] [--out FILE]
 
 Eight silicon atoms, PBE, 300 eV, 2 x 2 x 2 k-points: consecutive frames of one MD run, 50 fs apart. The plain loop is one process
-with one calculator for each frame; "reused" keeps the calculator, so that each SCF starts from the density before.
+with one calculator for each frame; "reused" keeps the calculator, so that each SCF starts from the density before. What
+`al-leignn check` would have said of time and memory of a label stands beside what the plain loop took.
 """
 
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -23,7 +25,8 @@ from ase.calculators.tersoff import Tersoff, TersoffParameters
 from ase.io import write
 from ase.md.verlet import VelocityVerlet
 
-from al_leignn.config import GpawConfig
+from al_leignn.campaign.estimate import label_memory, label_seconds
+from al_leignn.config import CampaignConfig, GpawConfig
 from al_leignn.core import Frame, Labels, Origin
 from al_leignn.label.base import label_frame, make_labeller
 from al_leignn.label.gpaw import gpaw_parameters
@@ -110,6 +113,12 @@ def main() -> None:
     told["force_difference_meV_A"] = {
         "reused": float(1e3 * np.abs(reused - plain).max()),
         "ours": float(1e3 * np.abs(labels - plain).max()),
+    }
+    cost, atoms = CampaignConfig(name="loop", structures=["Si.extxyz"], labeller=CONFIG), frames[0].atoms
+    told["label_core_s"] = {"foretold": label_seconds(cost, atoms), "measured": told["plain"]["cpu_s"] / len(frames)}
+    told["memory_GB"] = {
+        "foretold": label_memory(cost, atoms) / 1e9,
+        "measured": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6,
     }
     options.out.write_text(json.dumps(told, indent=1))
     print(json.dumps(told, indent=1))

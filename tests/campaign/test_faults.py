@@ -14,7 +14,8 @@ from al_leignn.campaign.campaign import Campaign
 from al_leignn.campaign.history import History
 from al_leignn.campaign.labels import retry, rows, store_of
 from al_leignn.campaign.layout import Layout
-from al_leignn.core import Frame, LabelVerdict, Origin, Reason, Stage
+from al_leignn.campaign.stages import run_stage
+from al_leignn.core import Frame, LabelVerdict, Origin, Reason, Stage, StageRequest
 from al_leignn.errors import RunError
 from al_leignn.flow.local import run
 from al_leignn.flow.watch import Silence
@@ -70,6 +71,8 @@ stride = 2
 budget = 6
 fresh = 4
 trust_hi = 3.0
+[converge]
+stability_ps = 0
 {more}
 """
 
@@ -141,7 +144,7 @@ def test_a_code_that_fails_three_times_in_ten_only_costs_time(tmp_path: Path) ->
     faults = ["crash", "unconverged", "empty output", "truncated output", "not a number", "wrong atom order", "wrong cell"]
     rng = random.Random(5)
     tokens = {f"{kind}{n:03d}": rng.choice(faults) if rng.random() < 0.3 else "" for kind in "az" for n in range(200)}
-    targets = "[converge]\ntarget_force_error = 0.15\ntarget_energy_error = 0.05\naccurate_share = 0.7\n[budget]\niterations = 6"
+    targets = "target_force_error = 0.15\ntarget_energy_error = 0.05\naccurate_share = 0.7\n[budget]\niterations = 6"
     found = campaign(tmp_path / "campaign", tokens, targets)
     labels = found.status()["labels"]
     assert labels["rejected"] >= 0.3 * labels["asked"]
@@ -149,6 +152,37 @@ def test_a_code_that_fails_three_times_in_ten_only_costs_time(tmp_path: Path) ->
     decision = found.status()["decision"]
     assert decision["kind"] == "converged", decision
     assert_clean(found)
+
+
+EMT = """
+name = "repeats"
+structures = ["Cu.extxyz"]
+[labeller]
+type = "ase"
+calculator = "ase.calculators.emt:EMT"
+[checks]
+repeat_share = 0.3
+[seeds]
+rattled = 50
+strained = 0
+hot = 0
+"""
+
+
+def test_the_share_of_labels_asked_for_is_repeated_and_each_time_the_same_ones(tmp_path: Path) -> None:
+    repeated = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        write_frames(folder / "Cu.extxyz", [Frame.of(bulk("Cu", cubic=True), Origin("given"))])
+        (folder / "campaign.toml").write_text(EMT)
+        layout = Layout.open(folder)
+        run_stage(layout, StageRequest(Stage.EXPLORE, 0, 0))
+        asked = int(run_stage(layout, StageRequest(Stage.SELECT, 0, 0)).result["labels"])
+        labels = [run_stage(layout, StageRequest(Stage.LABEL, 0, n)) for n in range(asked)]
+        assert {label.result["verdict"] for label in labels} == {LabelVerdict.ACCEPTED.value}
+        repeated.append([label.times["computed"] == 2 for label in labels])
+    assert repeated[0] == repeated[1]
+    assert 0.1 < np.mean(repeated[0]) < 0.5
 
 
 def test_a_broken_code_stops_the_campaign_and_says_why(tmp_path: Path) -> None:

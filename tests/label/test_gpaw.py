@@ -177,6 +177,14 @@ def test_check_names_elements_without_data_set() -> None:
     assert GpawLabeller(GpawConfig()).check([14, 8, 14]) == []
 
 
+def test_check_names_a_launcher_of_ranks_that_gpaw_cannot_use() -> None:
+    problems = GpawLabeller(GpawConfig(launch=["mpirun", "-np", "2"])).check([14])
+    probe = subprocess.run(
+        [sys.executable, "-c", "from gpaw.cgpaw import have_mpi; print(have_mpi)"], capture_output=True, text=True
+    )
+    assert [("MPI" in problem) for problem in problems] == ([] if probe.stdout.strip() == "True" else [True])
+
+
 def test_namesakes_are_what_gpaw_calls_its_data_sets() -> None:
     """The worker answers for these functionals without asking GPAW."""
     names = ["LDA", "PBE", "revPBE", "RPBE"]
@@ -217,6 +225,58 @@ def test_forces_and_stress_of_a_crystal_are_derivatives_of_the_energy(tmp_path: 
     assert -slope(move) == pytest.approx(centre.forces[0, 1], abs=0.01)
     assert centre.stress is not None
     assert slope(shear) / SILICON.atoms.get_volume() == pytest.approx(centre.stress[5], abs=0.001)
+
+
+STRETCHED = frame_of(Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.9]]))
+ZINC = frame_of(Atoms("Zn2", positions=[[0, 0, 0], [0.1, 1.5, 2.2]], cell=[2.7, 2.9, 4.6], pbc=True))
+ALUMINIUM = frame_of(Atoms("Al2", positions=[[0, 0, 0], [1.5, 1.4, 2.3]], cell=[2.9, 2.9, 4.2], pbc=True))
+HOT = {"smearing_ev": 1.0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("keys", "frame"),
+    [
+        pytest.param({"mode": "lcao", "spacing": 0.2}, STRETCHED, id="lcao"),
+        pytest.param({"mode": "fd", "spacing": 0.2}, STRETCHED, id="fd"),
+        pytest.param(
+            {"spin": True, "initial_moments": {"H": 0.5}, "charge": 1.0, "ecut": 300.0}, STRETCHED, id="spin and charge"
+        ),
+        pytest.param({"hubbard_u": {"Zn": 5.0}, "ecut": 350.0}, ZINC, id="U"),
+        pytest.param({"dispersion": "d3"}, SILICON, id="d3"),
+        pytest.param({"dispersion": "d4"}, SILICON, id="d4"),
+        pytest.param(HOT, ALUMINIUM, id="hot metal"),
+    ],
+)
+def test_forces_are_derivatives_of_the_energy_whatever_the_settings(tmp_path: Path, keys: dict[str, Any], frame: Frame) -> None:
+    config = cheap(density_convergence=1e-6, **keys)
+    force = labels(config, frame, tmp_path).forces[1, 2]
+    free, zero = [], []
+    for size in (0.02, -0.02):
+        atoms = frame.atoms.copy()
+        atoms.positions[1, 2] += size
+        free.append(labels(config, Frame("x", atoms, frame.origin), tmp_path).energy)
+        (found,) = (json.loads(path.read_text()) for path in tmp_path.glob(f"attempt-{len(free)}/result.json"))
+        zero.append(found["energy_zero"])
+    slope, other = ((up - down) / 0.04 for up, down in (free, zero))
+    tolerance = 0.02 + 0.01 * abs(force)
+    assert abs(force) > 5 * tolerance, "a force that says something"
+    assert -slope == pytest.approx(force, abs=tolerance)
+    if keys == HOT:
+        assert abs(other - slope) > 2 * tolerance, "the energy at zero smearing is not the one that forces belong to"
+
+
+@pytest.mark.slow
+def test_what_does_not_converge_at_once_converges_on_a_later_rung_to_the_same(tmp_path: Path) -> None:
+    store, easy = LabelStore(tmp_path / "labels"), labels(cheap(density_convergence=1e-5), SILICON, tmp_path)
+    hasty = GpawLabeller(cheap(density_convergence=1e-5, max_scf=6, mixer_beta=0.9))
+    outcome = label_frame(hasty, SILICON, store, tmp_path / "scratch")
+    assert isinstance(outcome.result, Labels), outcome.result
+    assert outcome.rung > 0
+    assert outcome.result.energy == pytest.approx(easy.energy, abs=1e-3)
+    np.testing.assert_allclose(outcome.result.forces, easy.forces, atol=5e-3)
+    assert [entry.meta["rung"] for entry in store] == [outcome.rung]
+    assert not list((tmp_path / "scratch").iterdir()), "nothing to restart from is left"
 
 
 def test_equal_frames_get_equal_numbers_computed_or_found(tmp_path: Path) -> None:
