@@ -376,6 +376,7 @@ class Cp2kConfig(KpointsSection):
     vacuum: Vacuum = 6.0
     smearing_ev: Smearing = 0.1
     spin: Spin = False
+    initial_moments: Moments = Field(default_factory=dict)
     charge: int = Field(0, description="total charge, e")
     scf_convergence: Positive = Field(1e-6, description="SCF tolerance of the density matrix (EPS_SCF)")
     max_scf: Count = Field(80, description="SCF steps before gentler settings are tried; unconverged when none is left")
@@ -519,6 +520,11 @@ class ConvergeConfig(Section):
         default_factory=dict,
         description="largest difference from the references that does not matter, by kind of observable "
         "(docs/validation.md has units and defaults)",
+    )
+    stability_ps: Annotated[float, Field(ge=0)] = Field(
+        10.0,
+        description="without references: length of MD (ps, at the highest temperature) whose observables must not differ from "
+        "those of the committee before; 0: not asked for",
     )
     iterations: Count = Field(1, description="iterations in a row for which every condition must hold")
     stall_iterations: Annotated[int, Field(ge=2)] = Field(

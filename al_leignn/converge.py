@@ -15,10 +15,10 @@ WEAKER = " This is the weaker claim: no observable was compared with AIMD, since
 
 @dataclass(frozen=True)
 class Observables:
-    """How MD of the committee compares with AIMD."""
+    """How MD of the committee compares with AIMD, or with MD of the committee before."""
 
     verdicts: tuple[str, ...]
-    """Of each reference: equivalent, different, undecided, or unstable."""
+    """Of each reference: equivalent, different, undecided, unstable, or unknown."""
     words: str
 
     @property
@@ -51,6 +51,8 @@ class IterationSummary:
     """Fewer were within it than chance explains (`calibration.Coverage`)."""
     observables: "Observables | None" = None
     """None without a reference."""
+    stability: "Observables | None" = None
+    """Beside the committee before; None where it was not asked for."""
     gates: dict[str, bool] = field(default_factory=dict)
     """Physics gates by name."""
     walkers_stopped: int = 0
@@ -112,6 +114,9 @@ def _findings(summary: IterationSummary, config: ConvergeConfig) -> dict[str, tu
     climb = {} if summary.climb is None else {"schedule": summary.climb}
     seen = summary.observables
     compared = {} if seen is None else {"observables": (set(seen.verdicts) == {"equivalent"}, seen.words)}
+    before = summary.stability
+    # AIMD must be long enough to decide; between committees nobody would learn from a longer MD what labels do not tell.
+    steady = {} if before is None else {"stable observables": (set(before.verdicts) <= {"equivalent", "undecided"}, before.words)}
     return (
         climb
         | {
@@ -128,6 +133,7 @@ def _findings(summary: IterationSummary, config: ConvergeConfig) -> dict[str, tu
             ),
         }
         | compared
+        | steady
     )
 
 

@@ -57,6 +57,8 @@ temperatures = [300.0]
 walkers = 1
 steps = 200
 stride = 1
+[converge]
+stability_ps = 0
 [select]
 budget = {budget}
 fresh = 3

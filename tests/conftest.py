@@ -74,6 +74,8 @@ stride = 2
 budget = 4
 fresh = 3
 trust_hi = 3.0
+[converge]
+stability_ps = 0.3
 [budget]
 iterations = 2
 """

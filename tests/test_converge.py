@@ -21,6 +21,7 @@ GOOD = IterationSummary(
     drift=False,
     gates={"nve drift": True, "force consistency": True},
     observables=Observables(("equivalent", "equivalent"), "21 observables equivalent to aimd.extxyz"),
+    stability=Observables(("undecided",), "19 of 21 observables equivalent to those of the committee before, none different"),
 )
 SEEDED = IterationSummary(iteration=0, n_labels=20, core_hours=0.2)
 
@@ -32,6 +33,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "physics gates": {"gates": {"nve drift": False, "force consistency": True}},
     "stable walkers": {"walkers_stopped": 2},
     "observables": {"observables": Observables(("equivalent", "different"), "beside aimd.extxyz, different: g(r) Si-Si")},
+    "stable observables": {"stability": Observables(("different",), "beside the committee before, different: energy")},
 }
 WORDS = {
     "force error": "force error 0.0612 eV/Å on 6 fresh frames (target 0.03)",
@@ -41,6 +43,7 @@ WORDS = {
     "physics gates": "nve drift",
     "stable walkers": "2 walker(s) stopped",
     "observables": "beside aimd.extxyz, different: g(r) Si-Si",
+    "stable observables": "beside the committee before, different: energy",
 }
 
 

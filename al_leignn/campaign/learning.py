@@ -13,7 +13,7 @@ from al_leignn.campaign.item import COMMITTEE, MEMBER, Item, Outcome
 from al_leignn.campaign.layout import PREDICTIONS
 from al_leignn.campaign.uncertainty import uncertainty_table
 from al_leignn.core import CommitteePrediction, LabelledFrame, Stage
-from al_leignn.errors import RunError
+from al_leignn.errors import DataError, RunError
 from al_leignn.quantities import WORST_ATOM, Quantity, quantities
 
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 HISTORY = "history.json"
 
 OBSERVABLES = "observables.json"
-"""Every comparison with AIMD (`validate.agreement.Agreement`), in the validate stage."""
+"""Every comparison of MD, with AIMD or with the committee before (`validate.agreement.Agreement`), in the validate stage."""
+
+COMPARED = "md.extxyz.xz"
+"""MD that the next committee's is compared with where there is no AIMD, in the validate stage."""
 
 DRIFT_STEPS = 200
 """MD steps of the energy-conservation gate: seconds, not a benchmark."""
@@ -112,6 +115,7 @@ def validate(item: Item) -> Outcome:
     item.report(2, 3, "physics")
     result["gates"] = _gates(item, committee, everything)
     result["observables"] = _observables(item, committee)
+    result["stability"] = _stability(item, committee)
     item.report(3, 3, "physics")
     return Outcome(result, {})
 
@@ -220,6 +224,48 @@ def _observables(item: Item, committee: "Committee") -> list[dict[str, Any]]:
         whole.append(found.to_dict())
     (item.scratch / OBSERVABLES).write_text(json.dumps(whole, allow_nan=False), encoding="utf-8")
     return told
+
+
+def _stability(item: Item, committee: "Committee") -> dict[str, str] | None:
+    """Whether the observables of MD are those of the committee before; None where that is not asked for."""
+    config = item.config.converge
+    if config.references or not config.stability_ps:
+        return None
+    from al_leignn.campaign.preflight import read_cells
+    from al_leignn.campaign.validation import compare_with_before, md_for_comparison
+    from al_leignn.validate.equivalence import Outcome as Verdict
+
+    out = item.scratch / COMPARED
+    try:
+        md = md_for_comparison(
+            read_cells(item.layout, item.config)[0],
+            item.config.explore,
+            config.stability_ps,
+            committee,
+            out,
+            seed=int(item.seed.generate_state(1)[0]),
+            progress=lambda done, total: item.report(done, total, "MD of the new committee"),
+        )
+    except RunError as error:
+        out.unlink()
+        return {"verdict": "unstable", "words": error.what}
+    finally:
+        out.with_name(f"{out.name}.restart").unlink(missing_ok=True)
+    before = item.folder(Stage.VALIDATE, item.iteration - 1) / COMPARED
+    if item.iteration == 0 or not before.is_file():
+        return {"verdict": "unknown", "words": "no MD of a committee before to compare with"}
+    try:
+        found = compare_with_before(md, before, config, seed=item.seed)
+    except DataError as error:
+        return {"verdict": "unknown", "words": f"MD of the committee before cannot be compared with: {error.what}"}
+    (item.scratch / OBSERVABLES).write_text(json.dumps([found.to_dict()], allow_nan=False), encoding="utf-8")
+    outcomes = [comparison.outcome for comparison in found.comparisons]
+    if Verdict.DIFFERENT in outcomes:
+        words = found.words
+    else:
+        equal = f"{outcomes.count(Verdict.EQUIVALENT)} of {len(outcomes)} observables"
+        words = f"{equal} equivalent to those of the committee before, none different"
+    return {"verdict": found.outcome.value, "words": words}
 
 
 def converge(item: Item) -> Outcome:

@@ -15,11 +15,13 @@ from al_leignn.config import AseConfig, ConvergeConfig, ExploreConfig, checked_e
 from al_leignn.core import Labels
 from al_leignn.errors import ConfigError, DataError, LabellerError, RunError
 from al_leignn.explore.ab_initio import AbInitioRun
+from al_leignn.explore.driver import Potential
 from al_leignn.explore.production import write_trajectory
 from al_leignn.label.ase_calc import AseLabeller, stress_of
 from al_leignn.model.committee import Committee
 from al_leignn.units import FS
 from al_leignn.validate.agreement import ERROR_RATE, Agreement, agree, tolerances_of
+from al_leignn.validate.equivalence import Tolerance
 from al_leignn.validate.trajectory import Trajectory, read_trajectory
 
 LENGTH = 4.0
@@ -34,6 +36,9 @@ diffusion and broadens spectra."""
 
 FINEST_FS = 10.0
 """Frames are saved at least this often, or atoms could not be followed and vibrations not seen."""
+
+STRONG_FRICTION = 20.0
+"""1/ps, where only two committees are compared: energies are forgotten within 0.05 ps, so that a few ps decide."""
 
 BATCH = 100
 """Frames evaluated at once."""
@@ -73,7 +78,55 @@ def md_like(
         If the MD came to an unphysical frame.
     """
     start, settings = _like(reference, conditions)
-    found = write_trajectory(committee, start, settings, out, seed=seed, progress=progress)
+    return _md(start, settings, committee, out, seed=seed, progress=progress)
+
+
+def md_for_comparison(
+    start: Atoms,
+    explore: ExploreConfig,
+    ps: float,
+    potential: Potential,
+    out: Path,
+    *,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> Trajectory:
+    """MD of `ps` at the highest temperature explored, to be compared with that of another committee; errors as `md_like`."""
+    settings = checked_explore(
+        ensemble="nvt",
+        temperatures=[explore.hottest],
+        steps=max(1, round(1000.0 * ps / explore.timestep_fs)),
+        stride=max(1, math.floor(FINEST_FS / explore.timestep_fs)),
+        driver="mean",
+        timestep_fs=explore.timestep_fs,
+        friction_per_ps=STRONG_FRICTION,
+    )
+    return _md(start, settings, potential, out, seed=seed, progress=progress)
+
+
+def compare_with_before(md: Trajectory, before: Path, config: ConvergeConfig, *, seed: np.random.SeedSequence) -> Agreement:
+    """What `md_for_comparison` made, beside what it wrote to `before` for the committee of the last iteration.
+
+    Raises
+    ------
+    DataError
+        If they are not of one system under the same conditions, as when the configuration was changed in between.
+    """
+    length = read_trajectory(before).length_ps
+    reference = replace(read_trajectory(before, skip_ps=SETTLING * length), name="the committee before")
+    return agree(reference, md, tolerances=_tolerances(config), only=config.observables, seed=seed)
+
+
+def _md(
+    start: Atoms,
+    settings: ExploreConfig,
+    potential: Potential,
+    out: Path,
+    *,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> Trajectory:
+    found = write_trajectory(potential, start, settings, out, seed=seed, progress=progress)
     if found["stopped"]:
         raise RunError(
             f"the MD became unphysical after {found['steps']} steps ({found['stopped']}): this potential is not equivalent",
@@ -170,7 +223,7 @@ def compare_with_references(
     Each comparison may claim wrongly with a share of `ERROR_RATE`, so that all of them together have that rate. MD is written
     to `folder`.
     """
-    tolerances = tolerances_of([f"{kind}={value}" for kind, value in config.tolerances.items()])
+    tolerances = _tolerances(config)
     found: list[Agreement | RunError] = []
     for n, (reference, child) in enumerate(zip(references, seed.spawn(len(references)), strict=True)):
         out = folder / f"reference-{n}.extxyz"
@@ -192,6 +245,10 @@ def compare_with_references(
             )
         )
     return found
+
+
+def _tolerances(config: ConvergeConfig) -> dict[str, Tolerance]:
+    return tolerances_of([f"{kind}={value}" for kind, value in config.tolerances.items()])
 
 
 def with_predictions(trajectory: Trajectory, committee: Committee) -> Trajectory:

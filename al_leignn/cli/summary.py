@@ -37,6 +37,7 @@ def iteration_summary(layout: Layout, iteration: int) -> RenderableType:
         "uncertainty": _bounds(record),
         "physics": _physics(record),
         "beside AIMD": "\n".join(f"{one['reference']}: {one['verdict']}" for one in record.observables),
+        "beside the committee before": "" if record.stability is None else record.stability["verdict"],
         "spent": _spent(record),
         "decision": None if record.decision is None else decision_text(record.decision),
     }

@@ -224,7 +224,8 @@ class Batch:
 
     @cached_property
     def _hottest(self) -> Float[np.ndarray, " walkers"]:
-        """Kinetic temperature at which each walker is stopped, K; a quench cools faster than its atoms: its hottest target counts."""
+        """Kinetic temperature at which each walker is stopped, K."""
+        # A quench cools faster than its atoms: what counts is the hottest target.
         targets = np.array([walker.hottest for walker in self.walkers])
         return self.settings.limits.hottest(targets, self.state.dof.cpu().numpy())
 

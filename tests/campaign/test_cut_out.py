@@ -31,6 +31,8 @@ steps = 40
 rattled = 6
 strained = 0
 hot = 0
+[converge]
+stability_ps = 0
 [explore]
 temperatures = [600.0]
 walkers = 1

@@ -40,7 +40,7 @@ def campaign(emt_campaign: Path, tmp_path_factory: pytest.TempPathFactory) -> La
     layout = Layout.open(folder)
     run_aimd(layout, None, folder / "aimd-300K.extxyz", AimdOptions(300.0, 0.3, 0.05, timestep_fs=3.0), quiet)
     for path in (layout.config_file, layout.iteration(2) / "campaign.toml"):
-        path.write_text(path.read_text() + CONVERGE)
+        path.write_text(path.read_text().replace("[converge]\nstability_ps = 0.3\n", CONVERGE))
     for stage in (Stage.VALIDATE, Stage.CONVERGE):
         shutil.rmtree(layout.stage(2, stage))
         run_stage(layout, StageRequest(stage, 2, 0))

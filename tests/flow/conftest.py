@@ -51,6 +51,7 @@ fresh = 2
 
 [converge]
 target_force_error = 1e-6
+stability_ps = 0.25
 """
 
 

@@ -41,6 +41,8 @@ device = "cpu"
 rattled = 4
 strained = 2
 hot = 2
+[converge]
+stability_ps = 0
 [explore]
 temperatures = [100.0, 200.0]
 walkers = 1
