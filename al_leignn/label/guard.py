@@ -4,10 +4,11 @@
 
 The command runs in a process group of its own. When standard input closes - the caller is done with it, or was killed in any
 way whatever - the whole group is ended: SIGTERM first, so that launchers such as mpirun can take their ranks along, SIGKILL
-after a grace. No process of it gets more than so many CPU seconds (a whole number; -1: no limit). Exits as the command does;
-127 if there is no such command.
+after a grace. Is this script itself killed, then the kernel kills the command. No process of it gets more than so many CPU
+seconds (a whole number; -1: no limit). Exits as the command does; 127 if there is no such command.
 """
 
+import ctypes
 import os
 import resource
 import signal
@@ -15,8 +16,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 GRACE_S = 2.0
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main(cpu_s: int, command: list[str]) -> int:
@@ -25,7 +28,13 @@ def main(cpu_s: int, command: list[str]) -> int:
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     try:
         # Descriptors that the caller hands on are for the command; this script was given no others.
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False)
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            close_fds=False,
+            preexec_fn=_dying_with(os.getpid()),  # noqa: PLW1509 - there is one thread as yet
+        )
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")
         return 127
@@ -33,6 +42,18 @@ def main(cpu_s: int, command: list[str]) -> int:
     code = child.wait()
     _signal(child.pid, signal.SIGKILL)  # what the command may have left running in the background
     return code if code >= 0 else 128 - code
+
+
+def _dying_with(guard: int) -> Callable[[], None]:
+    """What has a new process killed as soon as the guard is dead."""
+    prctl = ctypes.CDLL(None).prctl  # loaded before the fork
+
+    def tell_the_kernel() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != guard:  # dead before the kernel knew
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return tell_the_kernel
 
 
 def _end_with_caller(group: int) -> None:

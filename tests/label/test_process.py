@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from al_leignn.label.process import run_bounded
+from al_leignn.label.process import end_guarded, run_bounded, start_guarded
 
 SLEEP = "import time; time.sleep(60)"
 
@@ -100,7 +100,7 @@ def test_nobody_survives_the_caller(tmp_path: Path, number: signal.Signals) -> N
     call = (
         # Shells start background jobs deaf to SIGINT, which children inherit.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "import sys; from pathlib import Path; from al_leignn.label.process import run_bounded; "
+        "import sys; from pathlib import Path; from al_leignn.label.process import end_guarded, run_bounded, start_guarded; "
         f"run_bounded([sys.executable, '-c', {STUBBORN!r}, sys.argv[1]], Path(sys.argv[1]), 60)"
     )
     caller = subprocess.Popen(python(call, str(tmp_path)), cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
@@ -112,3 +112,16 @@ def test_nobody_survives_the_caller(tmp_path: Path, number: signal.Signals) -> N
     finally:
         caller.kill()
         caller.wait()
+
+
+@pytest.mark.parametrize("code", [SLEEP, STUBBORN], ids=["sleeps", "ignores SIGTERM"])
+def test_nobody_survives_the_guard(tmp_path: Path, code: str) -> None:
+    """A guard that is killed outright can end nothing itself; the caller learns that the command was killed."""
+    guard = start_guarded(python(code, str(tmp_path)), folder=tmp_path)
+    try:
+        assert until(lambda: len(alive(tmp_path)) == 2)  # the guard has the command's words among its own
+        guard.kill()
+        guard.wait(10)
+        assert until(lambda: not alive(tmp_path))
+    finally:
+        assert end_guarded(guard) == -signal.SIGKILL
