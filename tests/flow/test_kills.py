@@ -22,6 +22,9 @@ SIGNALS = [signal.SIGKILL, signal.SIGTERM]
 QUICK, THOROUGH = 2, 100
 """Kills on a runner."""
 
+LABEL_S = 0.15
+"""How long a labeller lives, about."""
+
 
 def start(runner: str, layout: Layout, workers: int) -> subprocess.Popen[str]:
     words = [str(AL), runner, str(layout.root), "--workers", str(workers)]
@@ -55,21 +58,34 @@ def role(process: psutil.Process, runner: int) -> str:
     return "labeller" if str(CODE) in words else "worker" if "spawn_main" in words else ""
 
 
-def strike(layout: Layout, runner: int, victim: str, number: signal.Signals, spared: set[str]) -> bool:
-    """Send the signal to one such process, or to all; whether there was one."""
-    there = [(process, role(process, runner)) for process in alive(layout)]
-    chosen = [process for process, its in there if victim in (its, "all")]
-    if victim == "labeller":
-        # One frame is not struck twice: a second kill in a row is believed to be the frame's fault.
-        frames = {process: frame_of(process) for process in chosen}
-        chosen = [process for process, uid in frames.items() if uid and uid not in spared]
-        spared |= {frames[process] for process in chosen[:1]}
-    for process in chosen if victim == "all" else chosen[:1]:
-        try:
-            process.send_signal(number)
-        except psutil.NoSuchProcess:
-            continue
-    return bool(chosen)
+def hunt(layout: Layout, runner: int, victim: str, number: signal.Signals, spared: set[str], rng: random.Random) -> bool:
+    """Send the signal to one such process at a random instant of its life, or to all; whether there was one."""
+    if victim == "all":
+        return sum(strike(process, number) for process in alive(layout)) > 0
+    try:
+        family = [psutil.Process(runner), *psutil.Process(runner).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return False
+    chosen = [process for process in family if role(process, runner) == victim]
+    if victim != "labeller":
+        return any(strike(process, number) for process in chosen[:1])
+    # One frame is not struck twice: a second kill in a row is believed to be the frame's fault.
+    for process in chosen:
+        if (uid := frame_of(process)) and uid not in spared:
+            time.sleep(rng.uniform(0.0, LABEL_S))
+            if strike(process, number):
+                spared.add(uid)
+                return True
+    return False
+
+
+def strike(process: psutil.Process, number: signal.Signals) -> bool:
+    """Whether it was still there."""
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return False
+    return True
 
 
 def frame_of(labeller: psutil.Process) -> str:
@@ -95,12 +111,12 @@ def run_under_fire(runner: str, layout: Layout, rng: random.Random, length_s: fl
     process = start(runner, layout, rng.choice([1, 2]))
     while True:
         try:
-            out, _ = process.communicate(timeout=rng.uniform(0.0, 0.6 * length_s) if struck < most else 1200)
+            out, _ = process.communicate(timeout=rng.uniform(0.0, 0.5 * length_s) if struck < most else 1200)
         except subprocess.TimeoutExpired:
+            # The victim is chosen first and waited for: else labellers, which live for a moment, would hardly ever be met.
             victim, number = rng.choice(VICTIMS[runner]), rng.choice(SIGNALS)
-            deadline = time.monotonic() + 2.0
-            while not (hit := strike(layout, process.pid, victim, number, spared)) and time.monotonic() < deadline:
-                time.sleep(0.005)  # no labeller is at work at this instant, say
+            while not (hit := hunt(layout, process.pid, victim, number, spared, rng)) and process.poll() is None:
+                time.sleep(0.01)
             struck += hit
             counts.update([f"{victim} {number.name}"] if hit else [])
             paid.look()
