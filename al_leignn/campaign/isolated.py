@@ -53,10 +53,10 @@ def label_atoms(layout: Layout, out: Path) -> dict[str, float]:
 
 
 def _of_atom(settings: Labeller, symbol: str) -> Labeller:
-    if isinstance(settings, Cp2kConfig | MailboxConfig):
+    if isinstance(settings, MailboxConfig):
         what = f"isolated atoms cannot be labelled with type = {settings.type!r}"
         raise InputError(what, fix="compute them by hand and give `al-leignn train` their energies with --isolated-atoms")
-    if not isinstance(settings, GpawConfig | EspressoConfig | VaspConfig):
+    if not isinstance(settings, GpawConfig | EspressoConfig | Cp2kConfig | VaspConfig):
         return settings
     moment = float(ground_state_magnetic_moments[atomic_numbers[symbol]])
     changes = {"spin": moment > 0, "initial_moments": {symbol: moment} if moment else {}, "kpts": (1, 1, 1), "kpt_spacing": None}

@@ -40,6 +40,7 @@ _FORCE = re.compile(rf"^\s+\d+\s+\d+\s+[A-Z][a-z]?{_THREE}\s*$", re.MULTILINE)
 _PLACE = re.compile(rf"^\s+\d+\s+\d+\s+([A-Z][a-z]?)\s+\d+{_THREE}\s", re.MULTILINE)
 _CELL = re.compile(rf"CELL\| Vector [abc] \[angstrom\]:?{_THREE}")
 _STRESS = re.compile(rf"STRESS\|\s+[xyz]{_THREE}")
+_ABORT = re.compile(r"\[ABORT\].*\n \*  \\___/\s+(\S.*?)\s+\*\n")
 _FUNCTIONAL = re.compile(r"FUNCTIONAL\|\s+(\w+)")
 
 Tree = Mapping[str, Any]
@@ -65,6 +66,8 @@ class Cp2kLabeller(FileLabeller[Cp2kConfig]):
     def theory(self) -> dict[str, Any]:
         """Settings, and what is in the files of basis sets and pseudopotentials."""
         values = self.settings()
+        if not values["spin"]:
+            del values["initial_moments"]  # they are not read then, and younger than some labels
         return values | {name: digest_in(self._config.data_dir, values[name]) for name in ("basis_file", "potential_file")}
 
     def summary(self) -> str:
@@ -99,15 +102,18 @@ class Cp2kLabeller(FileLabeller[Cp2kConfig]):
     def read_output(self, frame: Frame, folder: Path) -> Labels:
         return read_cp2k(frame, in_box(frame.atoms, self._config.vacuum), folder / OUTPUT, self._config.xc)
 
+    def complaint(self, folder: Path, tail: str) -> str:
+        output = folder / OUTPUT
+        said = _ABORT.search(output.read_text(encoding="utf-8", errors="replace")) if output.is_file() else None
+        return super().complaint(folder, tail) if said is None else said[1]
+
     def structure_in(self, path: Path) -> Atoms:
         return _structure(text_of(path))
 
     def _tree(self, original: Atoms, atoms: Atoms, rung: int, *, tight: bool) -> Tree:
         config = self._config
-        kinds = {
-            f"KIND {s}": {"BASIS_SET": config.basis, "POTENTIAL": self._potential()}
-            for s in sorted(set(atoms.get_chemical_symbols()))
-        }
+        moments = {s: {"MAGNETIZATION": config.initial_moments.get(s, 1.0)} if config.spin else {} for s in set(atoms.symbols)}
+        kinds = {f"KIND {s}": {"BASIS_SET": config.basis, "POTENTIAL": self._potential()} | moments[s] for s in sorted(moments)}
         cell = {name: " ".join(f"{x:.10f}" for x in row) for name, row in zip("ABC", np.asarray(atoms.cell), strict=True)}
         coord = [f"{s} " + " ".join(f"{x:.10f}" for x in p) for s, p in zip(atoms.symbols, atoms.positions, strict=True)]
         stress = bool(original.pbc.all())

@@ -105,6 +105,11 @@ class FileLabeller(ABC, Generic[Config]):
             "settings": settings,
         }
 
+    def complaint(self, folder: Path, tail: str) -> str:
+        """What the code says of its bad end, in one line; `tail` is the end of what it printed."""
+        del folder
+        return last_line(tail)
+
     def within(self, cpu_s: float) -> Self:
         return type(self)(self._config, whole_seconds(cpu_s))
 
@@ -122,9 +127,9 @@ class FileLabeller(ABC, Generic[Config]):
             # An SCF that does not converge ends some codes with an error of their own: its reason is the better one.
             if done.returncode == 0 or error.reason is Reason.UNCONVERGED:
                 return LabelFailure(frame.uid, error.reason, error.detail)
-            return LabelFailure(frame.uid, done.reason, f"exit {done.returncode}: {last_line(done.tail)}")
+            return LabelFailure(frame.uid, done.reason, f"exit {done.returncode}: {self.complaint(scratch, done.tail)}")
         if done.returncode != 0:
-            return LabelFailure(frame.uid, done.reason, f"exit {done.returncode}: {last_line(done.tail)}")
+            return LabelFailure(frame.uid, done.reason, f"exit {done.returncode}: {self.complaint(scratch, done.tail)}")
         return labels
 
 
@@ -140,7 +145,7 @@ def text_of(path: Path) -> str:
 
 
 def last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip(" %=*\t")]
+    lines = [line.strip() for line in text.splitlines() if line.strip(" %=*-\t")]
     return lines[-1] if lines else "it printed nothing"
 
 

@@ -257,6 +257,36 @@ def test_quantum_espresso_grids_are_those_of_gpaw(gamma: bool, grid: tuple[int, 
     assert f"2 3 4  {expected}" in text
 
 
+def test_cp2k_starts_from_the_moments_of_its_atoms(tmp_path: Path) -> None:
+    frame = frame_of(molecule("H2O"))
+    assert "MAGNETIZATION" not in written(make_labeller(cp2k()), frame, tmp_path)
+    text = written(make_labeller(cp2k(spin=True, initial_moments={"O": 2.0})), frame, tmp_path)
+    assert [line.split()[1] for line in text.splitlines() if "MAGNETIZATION" in line] == ["1.0", "2.0"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "config", [pytest.param(espresso(), marks=needs_qe), pytest.param(cp2k(basis="DZVP-MOLOPT-SR-GTH"), marks=needs_cp2k)]
+)
+def test_an_isolated_atom_keeps_its_moment(config: Config, tmp_path: Path) -> None:
+    """Spin-polarised from the moment of the free atom, hydrogen lies 0.9 to 1.2 eV lower than paired (PBE)."""
+    atom = frame_of(Atoms("H", positions=[[2.5, 2.6, 2.7]], cell=[5.0, 5.2, 5.4], pbc=True))
+    alone = config.model_copy(update={"spin": True, "initial_moments": {"H": 1.0}, "smearing_ev": 0.02})
+    paired = config.model_copy(update={"smearing_ev": 0.02})
+    polarised, closed = (labels(make_labeller(one), atom, tmp_path).energy for one in (alone, paired))
+    assert 0.7 < closed - polarised < 1.5
+
+
+@needs_cp2k
+@pytest.mark.slow
+def test_why_cp2k_gives_up_is_told(tmp_path: Path) -> None:
+    atom = frame_of(Atoms("H", cell=[5.0, 5.0, 5.0], pbc=True))  # in a basis of one function
+    result = make_labeller(cp2k()).label(atom, tmp_path)
+    assert isinstance(result, LabelFailure)
+    assert (result.reason, result.detail) == (Reason.CRASHED, "exit 1: Extra MOs (ADDED_MOS) are required for smearing")
+
+
 def test_cp2k_grids_contain_gamma_where_asked(tmp_path: Path) -> None:
     frame = frame_of(bulk("Si"))
     text = written(make_labeller(cp2k(kpts=(2, 3, 4))), frame, tmp_path)
