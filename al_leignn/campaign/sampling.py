@@ -18,8 +18,8 @@ from al_leignn.campaign.schedule import explore_items, plan_of, posts, standings
 from al_leignn.campaign.structures import read_starts, spread_frames
 from al_leignn.campaign.uncertainty import judged_atoms, judged_deviations
 from al_leignn.config import ExploreConfig, SelectConfig
-from al_leignn.core import Frame, Stage, Verdict
-from al_leignn.deviation import deviation
+from al_leignn.core import Deviation, Frame, Stage, Verdict
+from al_leignn.deviation import deviation, relative
 from al_leignn.explore.schedule import Standing, updated
 from al_leignn.select.budget import select_frames, select_seeds
 from al_leignn.select.cutout import cut_out
@@ -217,7 +217,8 @@ def _write_expected(item: Item, frames: Sequence[Frame]) -> None:
     use_one_thread()
     predictions = Committee.load(item.member_files(item.iteration - 1)).predict([frame.atoms for frame in frames])
     means = [prediction.mean() for prediction in predictions]
-    calibration = item.result(Stage.VALIDATE, item.iteration - 1)["calibration"] or {"valid": False}
+    before = item.result(Stage.VALIDATE, item.iteration - 1)
+    calibration, scale = before["calibration"] or {"valid": False}, before["trust"].get("force_scale")
     # Without a valid calibration there is no bound, and no label is surprising enough to be paid for twice.
     factor = float(np.clip(calibration["factor"], PRIOR_FACTOR, FACTOR_LIMITS[1])) if calibration["valid"] else np.inf
     np.savez_compressed(
@@ -225,5 +226,12 @@ def _write_expected(item: Item, frames: Sequence[Frame]) -> None:
         atoms=np.array([len(frame.atoms) for frame in frames], dtype=int),
         energy=np.array([mean.energy for mean in means]),
         forces=np.concatenate([mean.forces for mean in means]) if means else np.zeros((0, 3)),
-        force_bound=np.array([factor * max(deviation(p).max, FORCE_FLOOR) for p in predictions]),
+        force_bound=np.array([factor * _largest_deviation(deviation(p), scale) for p in predictions]),
     )
+
+
+def _largest_deviation(found: Deviation, force_scale: float | None) -> float:
+    """Of a frame, eV/Å. Under the relative criterion, what it allows the atom that feels the largest force."""
+    judged = float(relative(found.per_atom, found.mean_force, force_scale).max())
+    stretched = 1.0 if force_scale is None else 1.0 + float(found.mean_force.max()) / force_scale
+    return max(judged, FORCE_FLOOR) * stretched
