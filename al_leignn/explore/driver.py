@@ -141,10 +141,10 @@ class Driver:
             graph = trim(graph, self.potential.cutoff)
         members = None if everyone or self.member is None else [self.member]
         output = self.potential.evaluate(graph, members, stress=self.stress)
-        driving = None if self.member is None else self.member if members is None else 0
-        state.forces, state.energy = _of(output.forces, driving), _of(output.energy, driving)
+        row = None if self.member is None else self.member if members is None else 0
+        state.forces, state.energy = _driving(output.forces, row), _driving(output.energy, row)
         if output.stress is not None:
-            state.stress = _of(output.stress, driving)
+            state.stress = _driving(output.stress, row)
         bias = self._bias(state, output) if members is None else torch.zeros_like(state.energy)
         contact, alone = self._surroundings(state)
         return Sight(contact, alone, bias, _deviations(output, state.counts) if members is None else None)
@@ -177,15 +177,16 @@ class Driver:
             nearest.scatter_reduce_(0, ends, distance, "amin")
         alone = nearest >= self.potential.cutoff
         if not self.neighbours.flexible:
-            # Moving two atoms by x changes their distance at most by 2 x.
+            # Moving two atoms by x changes their distance at most by 2 x. Those not in the list are at least a cutoff apart.
+            beyond = (self.potential.cutoff - 2.0 * self.contact * self.radii.max()).view(1)
             self._looked_at = state.positions.clone()
-            self._room = torch.cat([distance - limit, self.potential.cutoff - nearest]).min().item() / 2.0
+            self._room = torch.cat([distance - limit, self.potential.cutoff - nearest, beyond]).min().item() / 2.0
         return closest, alone
 
 
-def _of(members: Float[Tensor, "members ..."], driving: int | None) -> Float[Tensor, "..."]:
+def _driving(members: Float[Tensor, "members ..."], row: int | None) -> Float[Tensor, "..."]:
     """What drives: one member, or the mean of all."""
-    return members.double().mean(0) if driving is None else members[driving].double()
+    return members.double().mean(0) if row is None else members[row].double()
 
 
 def _deviations(output: Evaluation, counts: Sequence[int]) -> list[Deviation]:
