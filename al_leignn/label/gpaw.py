@@ -28,6 +28,8 @@ _WORKER = Path(__file__).with_name("gpaw_worker.py")
 _INSTALL = "pip install 'al-leignn[gpaw]' (compiled on this machine: needs a C++ compiler and the headers of libxc and BLAS)"
 _INSTALL_DATASETS = "pip install gpaw-data, or gpaw install-data FOLDER; else another element or labeller"
 _PROBE_LIMIT_S = 120.0
+_LIBXC = {"r2SCAN": "MGGA_X_R2SCAN+MGGA_C_R2SCAN"}
+"""Functionals that GPAW knows by the names of libxc only."""
 _MPI_LAUNCHERS = {"mpirun", "mpiexec", "orterun"}
 
 # How the result is computed, not what it is: left out of the level of theory. So are keys that the mode does not read.
@@ -89,7 +91,7 @@ class GpawLabeller:
         if kind and f"dft{kind}" not in versions:
             return [f"the Python package dft{kind} for labeller.dispersion: pip install 'al-leignn[dispersion]'"]
         symbols = [chemical_symbols[z] for z in sorted(set(species))]
-        command = [self._python, str(_WORKER), "probe", self._config.xc, *symbols]
+        command = [self._python, str(_WORKER), "probe", _LIBXC.get(self._config.xc, self._config.xc), *symbols]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_LIMIT_S, check=False)
             found = json.loads(done.stdout)
@@ -134,6 +136,7 @@ class GpawLabeller:
             "gpaw": gpaw_parameters(self._config, atoms, rung, tight=tight),
             "moments": [self._config.initial_moments.get(s, 1.0) for s in atoms.symbols] if self._config.spin else None,
             "dispersion": self._config.dispersion,
+            "xc": self._config.xc,
             "stress": self._config.mode == "pw" and bool(frame.atoms.pbc.all()),
             "fresh": fresh,
             "cpu_s": self._cpu_s,
@@ -179,7 +182,7 @@ def gpaw_parameters(config: GpawConfig, atoms: Atoms, rung: Rung, *, tight: bool
         convergence = {name: value * TIGHTER for name, value in convergence.items()}
     parameters: dict[str, Any] = {
         "mode": {"name": "pw", "ecut": config.ecut} if config.mode == "pw" else {"name": config.mode},
-        "xc": config.xc,
+        "xc": _LIBXC.get(config.xc, config.xc),
         "kpts": {"size": kpts, "gamma": True} if config.gamma_centred else {"size": kpts},
         "symmetry": {"point_group": False},
         "occupations": {"name": "fermi-dirac", "width": config.smearing_ev},

@@ -7,9 +7,9 @@
     python gpaw_worker.py versions                                 -> JSON object: what is installed; does not start GPAW
 
 parameters.json holds GPAW's keyword arguments ("gpaw"), starting magnetic moments ("moments", μB, or null), a dispersion
-correction to add ("dispersion": "", "d3" or "d4"), whether stress is wanted ("stress"), for `follow` whether the SCF starts
-afresh ("fresh"), and for `serve` how many CPU seconds the fork may take ("cpu_s", or null). result.json holds either "failure"
-(a reason and a detail) or
+correction to add ("dispersion": "", "d3" or "d4") and the functional it is for ("xc"), whether stress is wanted ("stress"), for
+`follow` whether the SCF starts afresh ("fresh"), and for `serve` how many CPU seconds the fork may take ("cpu_s", or null).
+result.json holds either "failure" (a reason and a detail) or
 
     energy        free energy F = E - TS of the smeared electrons, eV: the quantity whose derivative the forces are
     energy_zero   GPAW's extrapolation to zero smearing, eV; for comparison, inconsistent with the forces
@@ -59,7 +59,7 @@ def label(parameters: dict[str, Any], calculator: Any = None) -> dict[str, Any]:
         energy = atoms.get_potential_energy(force_consistent=True)
     except KohnShamConvergenceError:
         return _failure("unconverged", f"no self-consistency within {parameters['gpaw']['maxiter']} SCF steps")
-    more_energy, more_forces, more_stress = dispersion(atoms, parameters["dispersion"], parameters["gpaw"]["xc"])
+    more_energy, more_forces, more_stress = dispersion(atoms, parameters["dispersion"], parameters["xc"])
     return {
         "energy": float(energy) + more_energy,
         "energy_zero": float(atoms.get_potential_energy()) + more_energy,

@@ -245,6 +245,7 @@ HOT = {"smearing_ev": 1.0}
         pytest.param({"hubbard_u": {"Zn": 5.0}, "ecut": 350.0}, ZINC, id="U"),
         pytest.param({"dispersion": "d3"}, SILICON, id="d3"),
         pytest.param({"dispersion": "d4"}, SILICON, id="d4"),
+        pytest.param({"xc": "r2SCAN", "ecut": 250.0}, SILICON, id="r2SCAN"),
         pytest.param(HOT, ALUMINIUM, id="hot metal"),
     ],
 )
