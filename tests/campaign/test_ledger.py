@@ -81,6 +81,8 @@ warm_steps = 20
 rattled = 5
 strained = 2
 hot = 2
+[converge]
+stability_ps = 0
 [explore]
 temperatures = [300.0]
 walkers = 1

@@ -153,6 +153,8 @@ steps = 60
 rattled = 5
 strained = 2
 hot = 2
+[converge]
+stability_ps = 0
 [checks]
 repeat_share = 0.0
 """
