@@ -91,21 +91,28 @@ class GpawLabeller:
         if kind and f"dft{kind}" not in versions:
             return [f"the Python package dft{kind} for labeller.dispersion: pip install 'al-leignn[dispersion]'"]
         symbols = [chemical_symbols[z] for z in sorted(set(species))]
-        command = [self._python, str(_WORKER), "probe", _LIBXC.get(self._config.xc, self._config.xc), *symbols]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_LIMIT_S, check=False)
-            found = json.loads(done.stdout)
-        except subprocess.TimeoutExpired:
-            return [f"a GPAW that answers within {_PROBE_LIMIT_S:g} s: {' '.join(command)}"]
-        except ValueError:
-            return [f"a working GPAW in {self._python}: {_last_line(done.stderr)}"]
-        missing = [f"PAW data set {name}: {_INSTALL_DATASETS}" for name in found["missing"]]
-        if not found["mpi"] and self._config.launch and Path(self._config.launch[0]).name in _MPI_LAUNCHERS:
-            words = " ".join(self._config.launch)
-            missing.append(
-                f"a GPAW with MPI for labeller.launch: this one has none, {words} would compute every label several times"
-            )
+            missing = [
+                f"PAW data set {name}: {_INSTALL_DATASETS}"
+                for name in self._probe("probe", _LIBXC.get(self._config.xc, self._config.xc), *symbols)
+            ]
+            launch = self._config.launch
+            if launch and Path(launch[0]).name in _MPI_LAUNCHERS and not self._probe("mpi"):
+                missing.append(
+                    "a GPAW with MPI for labeller.launch: this one has none, "
+                    f"{' '.join(launch)} would compute every label several times"
+                )
+        except subprocess.TimeoutExpired as error:
+            return [f"a GPAW that answers within {_PROBE_LIMIT_S:g} s: {' '.join(error.cmd)}"]
+        except subprocess.CalledProcessError as error:
+            return [f"a working GPAW in {self._python}: {_last_line(error.stderr)}"]
         return missing
+
+    def _probe(self, *words: str) -> Any:
+        """What the worker script says of its GPAW."""
+        command = [self._python, str(_WORKER), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_LIMIT_S, check=True)
+        return json.loads(done.stdout)
 
     def within(self, cpu_s: float) -> "GpawLabeller":
         return GpawLabeller(self._config, whole_seconds(cpu_s))

@@ -3,7 +3,8 @@
     python gpaw_worker.py label     frame.extxyz + parameters.json -> result.json, in the current folder
     python gpaw_worker.py serve FD                                 -> the same in one fork after another (`serve`)
     python gpaw_worker.py follow FD                                -> the same, each SCF going on from the last (`follow`)
-    python gpaw_worker.py probe XC SYMBOL...                       -> JSON object: missing PAW data sets; whether it has MPI
+    python gpaw_worker.py probe XC SYMBOL...                       -> JSON list: PAW data sets that are missing
+    python gpaw_worker.py mpi                                      -> JSON: whether GPAW was built with MPI
     python gpaw_worker.py versions                                 -> JSON object: what is installed; does not start GPAW
 
 parameters.json holds GPAW's keyword arguments ("gpaw"), starting magnetic moments ("moments", μB, or null), a dispersion
@@ -243,9 +244,11 @@ if __name__ == "__main__":
         case ["follow", number]:
             follow(int(number))
         case ["probe", functional, *elements]:
+            print(json.dumps(missing_datasets(functional, elements)))
+        case ["mpi"]:
             from gpaw.cgpaw import have_mpi
 
-            print(json.dumps({"missing": missing_datasets(functional, elements), "mpi": bool(have_mpi)}))
+            print(json.dumps(bool(have_mpi)))
         case ["versions"]:
             print(json.dumps(versions()))
         case _:
