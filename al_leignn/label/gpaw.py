@@ -3,6 +3,7 @@
 import atexit
 import functools
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -243,9 +244,12 @@ def _new_server(python: str, kind: str) -> FolderServer:
 @functools.cache
 def _versions(python: str) -> dict[str, str] | None:
     """Version of GPAW as `python` has it, and what tells its PAW data sets apart; None without GPAW."""
+    if python == sys.executable:
+        found: dict[str, str] = runpy.run_path(str(_WORKER))["versions"]()  # without a process, so that `check` answers at once
+        return found if "gpaw" in found else None
     try:
         done = subprocess.run([python, _WORKER, "versions"], capture_output=True, text=True, timeout=_PROBE_LIMIT_S, check=True)
-        found: dict[str, str] = json.loads(done.stdout)
+        found = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
     return found if "gpaw" in found else None
