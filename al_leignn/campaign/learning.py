@@ -12,7 +12,7 @@ from al_leignn.calibration import Calibration, trust_levels
 from al_leignn.campaign.item import COMMITTEE, MEMBER, Item, Outcome
 from al_leignn.campaign.layout import PREDICTIONS
 from al_leignn.campaign.uncertainty import uncertainty_table
-from al_leignn.core import CommitteePrediction, LabelledFrame, Stage
+from al_leignn.core import CommitteePrediction, LabelledFrame, Reason, Stage
 from al_leignn.errors import DataError, RunError
 from al_leignn.quantities import WORST_ATOM, Quantity, quantities
 
@@ -42,10 +42,12 @@ def train(item: Item) -> Outcome:
     config, i, member = item.config, item.iteration, item.request.item
     data = item.dataset(i + 1)
     if not data.train:
+        refused = item.result(Stage.COLLECT)["refused"]
+        mend = "raise budget.core_hours" if set(refused) == {Reason.BUDGET} else "mend the labeller"
         raise RunError(
-            "there is no label to train on: every label of this iteration failed",
+            f"there is no label to train on: every label of this iteration failed ({_told(refused)})",
             where=str(item.folder(Stage.COLLECT)),
-            fix="see the reasons with `al-leignn status`; mend the labeller and delete this iteration's folder",
+            fix=f"see `al-leignn status`; {mend} and delete this iteration's folder",
         )
     refit = i == 0 or _changed_architecture(item) or (config.train.refit_every > 0 and i % config.train.refit_every == 0)
     report = fit_member(
@@ -73,6 +75,10 @@ def train(item: Item) -> Outcome:
         },
         {},
     )
+
+
+def _told(reasons: dict[str, int]) -> str:
+    return ", ".join(f"{reason}: {number}" for reason, number in reasons.items())
 
 
 def _changed_architecture(item: Item) -> bool:
