@@ -45,7 +45,7 @@ def train(item: Item) -> Outcome:
         refused = item.result(Stage.COLLECT)["refused"]
         mend = "raise budget.core_hours" if set(refused) == {Reason.BUDGET} else "mend the labeller"
         raise RunError(
-            f"there is no label to train on: every label of this iteration failed ({_told(refused)})",
+            f"there is no label to train on: every label for training failed ({_told(refused)})",
             where=str(item.folder(Stage.COLLECT)),
             fix=f"see `al-leignn status`; {mend} and delete this iteration's folder",
         )
