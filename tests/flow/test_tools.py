@@ -116,7 +116,8 @@ def pass_on(source: socket.socket, target: socket.socket) -> None:
 def launchpad_file(folder: Path, port: int, password: str, tls: str) -> Path:
     file = folder / "my_launchpad.yaml"
     lines = ["host: 127.0.0.1", f"port: {port}", "name: fireworks", "username: al-leignn", f"password: {password}"]
-    file.write_text("\n".join([*lines, "authsource: fireworks", "mongoclient_kwargs:", "  serverSelectionTimeoutMS: 3000", tls, ""]))
+    lines += ["authsource: fireworks", "mongoclient_kwargs:", "  serverSelectionTimeoutMS: 3000", tls]
+    file.write_text("\n".join([*lines, ""]))
     return file
 
 
