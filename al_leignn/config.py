@@ -522,7 +522,7 @@ class ConvergeConfig(Section):
         "(docs/validation.md has units and defaults)",
     )
     stability_ps: Annotated[float, Field(ge=0)] = Field(
-        10.0,
+        30.0,
         description="without references: length of MD (ps, at the highest temperature) whose observables must not differ from "
         "those of the committee before; 0: not asked for",
     )
