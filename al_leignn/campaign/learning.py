@@ -43,9 +43,10 @@ def train(item: Item) -> Outcome:
     data = item.dataset(i + 1)
     if not data.train:
         refused = item.result(Stage.COLLECT)["refused"]
+        shown = ", ".join(f"{reason}: {number}" for reason, number in refused.items())
         mend = "raise budget.core_hours" if set(refused) == {Reason.BUDGET} else "mend the labeller"
         raise RunError(
-            f"there is no label to train on: every label for training failed ({_told(refused)})",
+            f"there is no label to train on: every label for training failed ({shown})",
             where=str(item.folder(Stage.COLLECT)),
             fix=f"see `al-leignn status`; {mend} and delete this iteration's folder",
         )
@@ -75,10 +76,6 @@ def train(item: Item) -> Outcome:
         },
         {},
     )
-
-
-def _told(reasons: dict[str, int]) -> str:
-    return ", ".join(f"{reason}: {number}" for reason, number in reasons.items())
 
 
 def _changed_architecture(item: Item) -> bool:
@@ -237,14 +234,14 @@ def _stability(item: Item, committee: "Committee") -> dict[str, str] | None:
     config = item.config.converge
     if config.references or not config.stability_ps:
         return None
-    from al_leignn.campaign.preflight import read_cells
+    from al_leignn.campaign.structures import read_starts
     from al_leignn.campaign.validation import compare_with_before, md_for_comparison
     from al_leignn.validate.equivalence import Outcome as Verdict
 
     out = item.scratch / COMPARED
     try:
         md = md_for_comparison(
-            read_cells(item.layout, item.config)[0],
+            read_starts(item.layout, item.config)[0],
             item.config.explore,
             config.stability_ps,
             committee,

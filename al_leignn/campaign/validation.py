@@ -38,7 +38,7 @@ FINEST_FS = 10.0
 """Frames are saved at least this often, or atoms could not be followed and vibrations not seen."""
 
 STRONG_FRICTION = 20.0
-"""1/ps, where only two committees are compared: energies are forgotten within 0.05 ps, so that a few ps decide."""
+"""1/ps, where only two committees are compared: energies are forgotten within 0.1 ps or so, and tens of ps decide."""
 
 BATCH = 100
 """Frames evaluated at once."""
@@ -112,8 +112,7 @@ def compare_with_before(md: Trajectory, before: Path, config: ConvergeConfig, *,
     DataError
         If they are not of one system under the same conditions, as when the configuration was changed in between.
     """
-    length = read_trajectory(before).length_ps
-    reference = replace(read_trajectory(before, skip_ps=SETTLING * length), name="the committee before")
+    reference = replace(read_trajectory(before, skip_share=SETTLING), name="the committee before")
     return agree(reference, _named(md), tolerances=_tolerances(config), only=config.observables, seed=seed)
 
 
@@ -133,7 +132,7 @@ def _md(
             where=str(out),
             fix="look at the last frames, and train on more of the kind",
         )
-    return read_trajectory(out, skip_ps=SETTLING * found["steps"] * settings.timestep_fs / 1000.0)
+    return read_trajectory(out, skip_share=SETTLING)
 
 
 def calculator_at(path: str) -> BaseCalculator:
@@ -182,7 +181,7 @@ def md_by_calculator(
     run.saved.unlink(missing_ok=True)  # this MD is not gone on with
     run.go(progress)
     run.saved.unlink()
-    return read_trajectory(out, skip_ps=SETTLING * settings.steps * settings.timestep_fs / 1000.0)
+    return read_trajectory(out, skip_share=SETTLING)
 
 
 def _like(reference: Trajectory, conditions: Conditions) -> tuple[Atoms, ExploreConfig]:

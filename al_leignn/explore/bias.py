@@ -70,4 +70,4 @@ class Bias:
 
 def _norm(forces: Float[Tensor, "atoms 3"], state: State) -> Float[Tensor, " walkers"]:
     """Length of each walker's force vector in all its coordinates."""
-    return torch.zeros_like(state.energy).index_add_(0, state.walker, forces.square().sum(1)).sqrt()
+    return state.per_walker(forces.square().sum(1)).sqrt()

@@ -162,11 +162,10 @@ class Driver:
     def _surroundings(self, state: State) -> tuple[Float[Tensor, " walkers"], Bool[Tensor, " atoms"]]:
         """Contacts and lone atoms, as in `Sight`. Distances are not looked at until an atom has moved far enough for either."""
         closest = torch.full_like(state.dof, torch.inf)
-        alone = torch.zeros_like(state.walker, dtype=torch.bool)
         if self._looked_at is not None:
             moved = torch.linalg.vector_norm(state.positions - self._looked_at, dim=1).max()
             if moved.item() < self._room:
-                return closest, alone
+                return closest, torch.zeros_like(state.walker, dtype=torch.bool)
         i, j, distance = self.neighbours.pairs(state.positions, state.cells)
         limit = self.contact * (self.radii[i] + self.radii[j])
         near = (distance < limit).nonzero().squeeze(1)  # almost always none

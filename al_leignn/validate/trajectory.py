@@ -130,7 +130,12 @@ class Trajectory:
 
 
 def read_trajectory(
-    path: Path, *, interval_fs: float | None = None, temperature: float | None = None, skip_ps: float = 0.0
+    path: Path,
+    *,
+    interval_fs: float | None = None,
+    temperature: float | None = None,
+    skip_ps: float = 0.0,
+    skip_share: float = 0.0,
 ) -> Trajectory:
     """Read a trajectory; atoms are followed across the faces of the cell by minimum image.
 
@@ -144,6 +149,8 @@ def read_trajectory(
         kinetic temperature.
     skip_ps
         To leave out at the start, where the system was not in equilibrium yet.
+    skip_share
+        The same as a share of all frames.
 
     Raises
     ------
@@ -161,6 +168,7 @@ def read_trajectory(
         interval_fs=_interval(images, str(path)) or interval_fs or step,
         temperature=temperature or target or _target(images),
         skip_ps=skip_ps,
+        skip_share=skip_share,
     )
 
 
@@ -171,6 +179,7 @@ def trajectory(
     interval_fs: float | None,
     temperature: float | None = None,
     skip_ps: float = 0.0,
+    skip_share: float = 0.0,
 ) -> Trajectory:
     """A trajectory of frames in memory; see `read_trajectory`."""
     if interval_fs is None:
@@ -181,7 +190,7 @@ def trajectory(
         )
     if not (np.isfinite(interval_fs) and interval_fs > 0):
         raise DataError(f"the time between frames is {interval_fs:g} fs", where=name, fix="give a positive number")
-    images = images[round(1000.0 * skip_ps / interval_fs) :]
+    images = images[round(1000.0 * skip_ps / interval_fs + skip_share * len(images)) :]
     if len(images) < MIN_FRAMES:
         raise DataError(
             f"{len(images)} frames are too few to say anything",
