@@ -91,6 +91,10 @@ class RunError(AlLeignnError):
     pass
 
 
+class NotPublishedError(RunError):
+    """An item was run before those that it needs."""
+
+
 class LabellerError(RunError):
     pass
 

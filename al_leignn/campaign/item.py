@@ -11,7 +11,7 @@ from al_leignn.campaign.layout import CONFIG, Layout
 from al_leignn.config import CampaignConfig
 from al_leignn.core import Stage, StageRequest
 from al_leignn.dataset import Dataset, load_dataset
-from al_leignn.errors import CheckpointError, RunError
+from al_leignn.errors import CheckpointError, NotPublishedError
 from al_leignn.store import Manifest, read_manifest
 
 MEMBER = "member.safetensors"
@@ -109,9 +109,10 @@ def spawn_key(request: StageRequest) -> list[int]:
 
 
 def published(layout: Layout, request: StageRequest) -> Manifest:
-    """The manifest of an item that must be there; raises `RunError` where it is not."""
+    """The manifest of an item that must be there; raises `NotPublishedError` where it is not."""
     folder = layout.item(request)
     manifest = read_manifest(folder)
     if manifest is None:
-        raise RunError(f"{request} is needed and not published", where=str(folder), fix="run `al-leignn run` to compute it")
+        what, fix = f"{request} is needed and not published", "run `al-leignn run` to compute it"
+        raise NotPublishedError(what, where=str(folder), fix=fix)
     return manifest

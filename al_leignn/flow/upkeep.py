@@ -19,7 +19,7 @@ from fireworks.fw_config import RUN_EXPIRATION_SECS
 from al_leignn import errors
 from al_leignn.campaign.layout import Layout
 from al_leignn.core import Stage, StageRequest
-from al_leignn.errors import AlLeignnError, RunError
+from al_leignn.errors import AlLeignnError, NotPublishedError, RunError
 from al_leignn.flow.failure import logged_failure
 from al_leignn.flow.worker import LOCAL, PING_S, REMOTE, LocalWorkers
 
@@ -52,6 +52,7 @@ class Upkeep:
         self._mine = {"spec.campaign": str(layout.root)}
         self._dead: list[str] = []
         self._deaths: Counter[str] = Counter()
+        self._too_soon = 0
         self._symptoms: frozenset[str] = frozenset()
         self._looked = time.monotonic()
 
@@ -82,7 +83,10 @@ class Upkeep:
         if time.monotonic() - self._looked > _LOOK_S:
             self._look()
         error = self._failure()
-        if error is not None:
+        if isinstance(error, NotPublishedError) and self._too_soon < _DEATHS:
+            self._too_soon += 1  # a server that dies may leave an item ready whose parents are not done
+            self._rebuild()
+        elif error is not None:
             raise error
 
     # --- lost runs -----------------------------------------------------------------------------------------
@@ -105,10 +109,7 @@ class Upkeep:
         self._looked = time.monotonic()
         before, self._symptoms = self._symptoms, self._find_symptoms()
         if before & self._symptoms:
-            self._crew.stop(grace_s=0.0)
-            self._clear()
-            self._refill()
-            self._crew.start()
+            self._rebuild()
         elif not self._locked():
             remote = {"fworker.name": {"$regex": f"^{REMOTE} "}}
             self._launchpad.detect_lostruns(LOST_S, rerun=True, refresh=True, query=dict(self._mine), launch_query=remote)
@@ -141,6 +142,12 @@ class Upkeep:
         stray = {f"stray {job['fw_id']}" for job in jobs if job["fw_id"] not in nodes}
         half = {f"half {j['fw_id']} {j['updated_on']}" for j in jobs if j["state"] == "RESERVED" and not j["launches"]}
         return frozenset(locked | stray | half)
+
+    def _rebuild(self) -> None:
+        self._crew.stop(grace_s=0.0)
+        self._clear()
+        self._refill()
+        self._crew.start()
 
     def _clear(self) -> None:
         """Take out all that is not over, and all that has lost its workflow. Local workers must not be running."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from fireworks import Firework, FWorker, LaunchPad
+from fireworks.core.rocket_launcher import launch_rocket
 
 from al_leignn.campaign.layout import Layout
 from al_leignn.flow import upkeep
@@ -73,6 +74,20 @@ def test_damaged_while_running(keeper: Upkeep, launchpad: LaunchPad, damage: Dam
     damage(launchpad)
     keeper.check()
     assert not ready(launchpad)  # seen once it may be work in progress
+    keeper.check()
+    assert ready(launchpad)
+
+
+def test_an_item_that_ran_before_its_parents_runs_again_in_its_turn(
+    keeper: Upkeep, launchpad: LaunchPad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # FireWorks leaves a file where it works
+    keeper.begin()
+    for name, state in (("explore 0/0", "COMPLETED"), ("select 0/0", "READY")):  # told of what was never done
+        job = launchpad.fireworks.find_one_and_update({"name": name}, {"$set": {"state": state}})
+        launchpad.workflows.update_one({}, {"$set": {f"fw_states.{job['fw_id']}": state}})
+    launch_rocket(launchpad, FWorker())
+    assert [job["state"] for job in launchpad.fireworks.find({"name": "select 0/0"})] == ["FIZZLED"]
     keeper.check()
     assert ready(launchpad)
 
