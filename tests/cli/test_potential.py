@@ -140,9 +140,12 @@ def test_md_goes_on_after_a_kill_as_if_there_had_been_none(
     words = [str(AL), *map(str, command), "--steps", "3000", "--out", "parts.extxyz.xz"]
     process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     state = tmp_path / "parts.extxyz.xz.restart"
-    while not state.exists() and process.poll() is None:
-        time.sleep(0.01)
-    time.sleep(0.3)
+    seen: set[int] = set()
+    # The first state is that before the first step.
+    while len(seen) < 3 and process.poll() is None:
+        if state.exists():
+            seen.add(state.stat().st_mtime_ns)
+        time.sleep(0.002)
     process.kill()
     assert process.wait() < 0, "it ended before it could be killed"
     refused(al(*command, "--steps", "3000", "--out", "parts.extxyz.xz", cwd=tmp_path), "exists", "--resume")
