@@ -19,8 +19,8 @@ AL = Path(sys.executable).with_name("al-leignn")
 VICTIMS = {"run": ["runner", "worker", "labeller", "all"], "launch": ["runner", "worker", "labeller", "server", "all"]}
 SIGNALS = [signal.SIGKILL, signal.SIGTERM]
 
-QUICK, THOROUGH = 2, 100
-"""Kills on a runner."""
+QUICK, THOROUGH = (2, 0.5), (100, 0.2)
+"""Kills on a runner, and the longest wait before the next, in lengths of an undisturbed campaign."""
 
 LABEL_S = 0.15
 """How long a labeller lives, about."""
@@ -105,13 +105,13 @@ def run_quietly(runner: str, layout: Layout) -> float:
     return time.monotonic() - begun
 
 
-def run_under_fire(runner: str, layout: Layout, rng: random.Random, length_s: float, most: int, counts: Counter[str]) -> None:
+def run_under_fire(runner: str, layout: Layout, rng: random.Random, wait_s: float, most: int, counts: Counter[str]) -> None:
     """Run a campaign to its end, again and again killing something at a random instant, `most` times altogether."""
     paid, spared, struck, starts = Paid(layout), set[str](), 0, 1
     process = start(runner, layout, rng.choice([1, 2]))
     while True:
         try:
-            out, _ = process.communicate(timeout=rng.uniform(0.0, 0.5 * length_s) if struck < most else 1200)
+            out, _ = process.communicate(timeout=rng.uniform(0.0, wait_s) if struck < most else 1200)
         except subprocess.TimeoutExpired:
             # The victim is chosen first and waited for: else labellers, which live for a moment, would hardly ever be met.
             victim, number = rng.choice(VICTIMS[runner]), rng.choice(SIGNALS)
@@ -150,22 +150,22 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], flo
 
 @pytest.mark.timeout(14400)
 @pytest.mark.parametrize(
-    ("runner", "kills"),
+    ("runner", "kills", "wait"),
     [
-        ("run", QUICK),
-        pytest.param("run", THOROUGH, marks=pytest.mark.slow),
-        pytest.param("launch", THOROUGH, marks=pytest.mark.slow),
+        ("run", *QUICK),
+        pytest.param("run", *THOROUGH, marks=pytest.mark.slow),
+        pytest.param("launch", *THOROUGH, marks=pytest.mark.slow),
     ],
 )
 def test_killed_anywhere_ends_the_same(
-    quiet: tuple[dict[str, Any], float, Counter[str]], tmp_path: Path, runner: str, kills: int
+    quiet: tuple[dict[str, Any], float, Counter[str]], tmp_path: Path, runner: str, kills: int, wait: float
 ) -> None:
     expected, length_s, labels = quiet
     rng, counts = random.Random(f"{runner} {kills}"), Counter[str]()
     campaigns = 0
     while counts.total() < kills:
         layout = make_campaign(tmp_path / str(campaigns))
-        run_under_fire(runner, layout, rng, length_s, kills - counts.total(), counts)
+        run_under_fire(runner, layout, rng, wait * length_s, kills - counts.total(), counts)
         campaigns += 1
         assert fingerprint(layout) == expected
         assert runs(layout).keys() == labels.keys()
