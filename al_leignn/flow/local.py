@@ -1,18 +1,12 @@
 """The local runner: no database, no server. Worker processes take requests from the planner until it has none left."""
 
-import multiprocessing
-import os
-import signal
-import threading
 import time
 import traceback
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.queues import Queue as ProcessQueue
 from pathlib import Path
-from queue import Empty
 
 from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.lock import holding
@@ -23,6 +17,7 @@ from al_leignn.core import Decision, Stage, StageRequest
 from al_leignn.errors import AlLeignnError, RunError, WaitingError
 from al_leignn.flow.failure import logged_failure
 from al_leignn.flow.watch import Tick, Watcher
+from al_leignn.processes import Workers, send
 from al_leignn.store import sweeping_scratch
 
 
@@ -38,7 +33,7 @@ def run(layout: Layout, *, workers: int, max_iterations: int | None, watcher: Wa
     RunError
         If an item fails; everything else that was under way is finished and published first.
     """
-    with holding(layout.lock, "al-leignn run"), sweeping_scratch(layout.root), _Pool(layout, workers, watcher) as pool:
+    with holding(layout.lock, "al-leignn run"), sweeping_scratch(layout.root), Workers(workers) as pool:
         for damage in mend(layout):
             warnings.warn(damage, stacklevel=2)
         decided = 0
@@ -48,64 +43,36 @@ def run(layout: Layout, *, workers: int, max_iterations: int | None, watcher: Wa
             if not requests:
                 return state.decision
             layout.open_iteration(requests[0].iteration)
-            pool.do(requests)
+            _do(layout, requests, pool, watcher)
             if requests[0].stage is Stage.CONVERGE:
                 decided += 1
                 watcher.decided(layout, requests[0].iteration)
         return scan(layout).decision
 
 
-class _Pool:
-    """Long-lived worker processes (importing torch costs seconds), and the progress they send back."""
-
-    def __init__(self, layout: Layout, workers: int, watcher: Watcher) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._layout = layout
-        self._watcher = watcher
-        self._ticks: ProcessQueue[Tick] = context.Queue()
-        self._executor = ProcessPoolExecutor(
-            max_workers=workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(), self._ticks)
-        )
-
-    def __enter__(self) -> "_Pool":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            # Do not wait for hours of DFT: what is published is safe, the rest is redone.
-            for process in list((self._executor._processes or {}).values()):
-                process.terminate()
-        self._executor.shutdown(wait=True, cancel_futures=True)
-
-    def do(self, requests: Sequence[StageRequest]) -> None:
-        """Run independent items; returns when all are published, raises the first error after the others ended."""
-        self._watcher.begin(requests)
-        pending: dict[Future[None], StageRequest] = {self._executor.submit(_work, self._layout.root, r): r for r in requests}
-        failures: list[tuple[StageRequest, BaseException]] = []
-        try:
-            while pending:
-                ready, _ = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)
-                self._drain()
-                for future in ready:
-                    request = pending.pop(future)
-                    error = future.exception()
-                    if error is None:
-                        self._watcher.finished(request)
-                    else:
-                        failures.append((request, error))
-        finally:
-            self._watcher.end()
-        if failures:
-            # A label that is made elsewhere is no failure, and the last thing to tell of.
-            broken = next((n for n, (_, error) in enumerate(failures) if not isinstance(error, WaitingError)), None)
-            raise _waiting([error for _, error in failures]) if broken is None else _failure(*failures[broken], self._layout)
-
-    def _drain(self) -> None:
-        while True:
-            try:
-                self._watcher.tick(self._ticks.get_nowait())
-            except Empty:
-                return
+def _do(layout: Layout, requests: Sequence[StageRequest], pool: Workers, watcher: Watcher) -> None:
+    """Run independent items; returns when all are published, raises the first error after the others ended."""
+    watcher.begin(requests)
+    pending: dict[Future[None], StageRequest] = {pool.submit(_work, layout.root, request): request for request in requests}
+    failures: list[tuple[StageRequest, BaseException]] = []
+    try:
+        while pending:
+            ready, _ = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)
+            for tick in pool.news():
+                watcher.tick(tick)
+            for future in ready:
+                request = pending.pop(future)
+                error = future.exception()
+                if error is None:
+                    watcher.finished(request)
+                else:
+                    failures.append((request, error))
+    finally:
+        watcher.end()
+    if failures:
+        # A label that is made elsewhere is no failure, and the last thing to tell of.
+        broken = next((n for n, (_, error) in enumerate(failures) if not isinstance(error, WaitingError)), None)
+        raise _waiting([error for _, error in failures]) if broken is None else _failure(*failures[broken], layout)
 
 
 def _waiting(errors: Sequence[BaseException]) -> WaitingError:
@@ -127,27 +94,8 @@ def _failure(request: StageRequest, error: BaseException, layout: Layout) -> AlL
     return logged_failure(layout, request, f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
 
 
-# --- inside a worker process -----------------------------------------------------------------------------
-
-_ticks: "ProcessQueue[Tick] | None" = None
-"""Set once, when the process starts: a queue can only be inherited, not sent along with each request."""
-
-
-def _start_worker(parent: int, ticks: "ProcessQueue[Tick]") -> None:
-    global _ticks  # noqa: PLW0603
-    _ticks = ticks
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the runner ends its workers itself
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-
-
-def _die_with(parent: int) -> None:
-    """End this process when the runner is gone, however it went: no orphan may go on writing."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
 def _work(root: Path, request: StageRequest) -> None:
+    """In a worker."""
     from al_leignn.campaign.stages import run_stage
 
     last = 0.0
@@ -157,7 +105,6 @@ def _work(root: Path, request: StageRequest) -> None:
         now = time.monotonic()
         if now - last > 0.2 or done >= total:
             last = now
-            if _ticks is not None:
-                _ticks.put(Tick(request, done, total, note))
+            send(Tick(request, done, total, note))
 
     run_stage(Layout(root), request, report)

@@ -1,12 +1,10 @@
 """Fitting a whole committee on its own: one process a member."""
 
-import multiprocessing
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +13,7 @@ from al_leignn.config import ModelConfig, TrainConfig
 from al_leignn.core import LabelledFrame
 from al_leignn.model.committee import Committee
 from al_leignn.model.threads import use_one_thread
+from al_leignn.processes import Workers, send
 from al_leignn.train.baseline import fit_e0s
 from al_leignn.train.schedule import planned_steps
 from al_leignn.train.trainer import FitReport, fit_member
@@ -44,10 +43,15 @@ class _Job:
     e0s: Mapping[int, float]
     seed: int
     folder: Path
+    resume_dir: Path | None
 
-    def fit(self, member: int, events: "Queue[FitEvent]") -> FitReport:
+    @property
+    def steps(self) -> int:
+        return planned_steps(self.train, [len(f.frame.atoms) for f in self.frames], warm=False)
+
+    def fit(self, member: int) -> FitReport:
+        """In a worker."""
         use_one_thread()
-        steps = planned_steps(self.train, [len(f.frame.atoms) for f in self.frames], warm=False)
         return fit_member(
             self.frames,
             self.model,
@@ -57,11 +61,15 @@ class _Job:
             e0s=self.e0s,
             start=None,
             out=self.member(member),
-            steps=steps,
-            progress=lambda done, total, errors: events.put(FitEvent(member, done, total, errors, evaluated=False)),
-            evaluated=lambda entry: events.put(FitEvent(member, int(entry["step"]), steps, entry, evaluated=True)),
+            steps=self.steps,
+            progress=lambda done, total, errors: send(FitEvent(member, done, total, errors, evaluated=False)),
+            evaluated=lambda entry: send(self.evaluation(member, entry)),
             valid=self.valid,
+            resume_dir=self.resume_dir,
         )
+
+    def evaluation(self, member: int, entry: Mapping[str, float]) -> FitEvent:
+        return FitEvent(member, int(entry["step"]), self.steps, entry, evaluated=True)
 
     def member(self, member: int) -> Path:
         return self.folder / f"{member}.safetensors"
@@ -76,6 +84,7 @@ def fit_committee(
     workers: int,
     valid: Sequence[LabelledFrame] | None = None,
     known_e0s: Mapping[int, float] | None = None,
+    resume_dir: Path | None = None,
     finished: Callable[[int, FitReport], None] = lambda *_: None,
     told: Callable[[FitEvent], None] = lambda _: None,
 ) -> tuple[Committee, list[FitReport]]:
@@ -89,23 +98,23 @@ def fit_committee(
         Frames for choosing the best weights; without them each member leaves out a share of its own.
     known_e0s
         Isolated-atom energies by atomic number, eV; the others are fitted.
+    resume_dir
+        Folder for the state of an unfinished fit; equal arguments go on from it.
     finished
         Called with the member's number and report as members finish.
     told
-        Called with what the members report while they are fitted.
+        Called with what the members report while they are fitted, after a resume also with each evaluation before it.
     """
     with tempfile.TemporaryDirectory(prefix="al-leignn-train-") as folder:
-        job = _Job(frames, valid, model, train, fit_e0s(frames, known=known_e0s or {}), seed, Path(folder))
-        context = multiprocessing.get_context("spawn")
-        with context.Manager() as manager, ProcessPoolExecutor(workers, mp_context=context) as pool:
-            events: Queue[FitEvent] = manager.Queue()
-            fits = [pool.submit(job.fit, member, events) for member in range(train.members)]
+        job = _Job(frames, valid, model, train, fit_e0s(frames, known=known_e0s or {}), seed, Path(folder), resume_dir)
+        with Workers(workers) as pool:
+            fits = [pool.submit(job.fit, member) for member in range(train.members)]
             pending = set(fits)
             members = {fit: member for member, fit in enumerate(fits)}
             while pending:
                 done, pending = wait(pending, timeout=POLL_S, return_when=FIRST_COMPLETED)
-                for _ in range(events.qsize()):
-                    told(events.get())
+                for event in pool.news():
+                    told(event)
                 for fit in done:
                     finished(members[fit], fit.result())
             reports = [fit.result() for fit in fits]

@@ -1,6 +1,7 @@
 """`al-leignn train`: from labelled files to a committee checkpoint."""
 
 import json
+import shutil
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -101,6 +102,8 @@ def fit_files(
 ) -> tuple[Committee, list[FitReport], dict[str, Any]]:
     """Fit a committee and write it to `out`, which appears whole at the end; `log` grows by a line for every evaluation.
 
+    The state of the fit is kept in a folder beside `out`, named `out` + ".restart": the same call goes on after a kill.
+
     Returns
     -------
     committee, reports, summary
@@ -112,22 +115,28 @@ def fit_files(
     DataError
         If `out` or `log` cannot be written; nothing is written.
     """
+    state = out.with_name(f"{out.name}.restart")
     for path in (out, log):
-        if path is not None and path.exists():
+        if path is not None and path.exists() and not (path == log and state.exists()):
             raise DataError("the output file exists", where=str(path), fix="choose another name, or remove it yourself")
         if path is not None and not path.absolute().parent.is_dir():
             raise DataError("the folder of the output file does not exist", where=str(path))
 
+    mode = "w"  # what an interrupted fit has told is told again
+
     def heard(event: FitEvent) -> None:
+        nonlocal mode
         if log is not None and event.evaluated:
-            with log.open("a", encoding="utf-8") as file:
+            with log.open(mode, encoding="utf-8") as file:
                 file.write(json.dumps(log_entry(event.member, event.errors)) + "\n")
+            mode = "a"
         told(event)
 
     committee, reports = fit_committee(
-        data.train, model, train, seed=seed, workers=workers, valid=data.valid, known_e0s=data.e0s, told=heard
+        data.train, model, train, seed=seed, workers=workers, valid=data.valid, known_e0s=data.e0s, resume_dir=state, told=heard
     )
     committee.save(out)
+    shutil.rmtree(state, ignore_errors=True)
     errors = ("energy_mae", "force_mae", "stress_mae")
     return (
         committee,

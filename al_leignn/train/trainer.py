@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 
 from al_leignn import __version__
 from al_leignn.config import ModelConfig, TrainConfig
-from al_leignn.core import LabelledFrame
+from al_leignn.core import LabelledFrame, Labels
 from al_leignn.errors import CheckpointError, DataError
 from al_leignn.geometry import closest_contact
 from al_leignn.model.checkpoint import load_member, save_member
@@ -91,12 +91,12 @@ def fit_member(
     progress
         Called now and then with the steps done, all steps, and the errors of the latest batch.
     evaluated
-        Called with each new entry of the history (see `FitReport`); after a resume, with the new ones only.
+        Called with each entry of the history (see `FitReport`); after a resume, first with those that there are.
     valid
         Validation frames. If given, no block of `frames` is left out.
     resume_dir
-        Folder for the state of an unfinished fit. A fit that finds its own state there goes on from it, and its
-        final weights equal those of an uninterrupted one (on a CPU).
+        Folder for the state of the fit. A fit that finds its own state there goes on from it, and its final weights equal
+        those of an uninterrupted one (on a CPU). The last state stays until the caller has put `out` where it belongs.
 
     Raises
     ------
@@ -131,12 +131,13 @@ def fit_member(
     fingerprint = _fingerprint(training, holdout, model, train, seeds[0], e0s, start, steps)
     if state_file is not None:
         fit.restore(state_file, fingerprint)
+    if evaluated is not None:
+        for entry in fit.state.history:
+            evaluated(entry)
     batches = islice(epochs([e.n_atoms for e in examples], train.batch_atoms, seeds[1]), fit.state.step, steps)
     _run(fit, ([examples[i] for i in indices] for indices in batches), progress, evaluated, state_file, fingerprint)
     best_step, errors = fit.finish()
     save_member(network, out, extra={"member": member, "steps": steps, "best_step": best_step})
-    if state_file is not None:
-        state_file.unlink(missing_ok=True)
     return FitReport(
         history=fit.state.history,
         best_step=best_step,
@@ -235,14 +236,19 @@ def _fingerprint(
             "package": __version__,
             "model": model.digest(),
             "train": train.digest(),
-            "training": [(f.frame.uid, f.labels.energy) for f in training],
-            "holdout": [(f.frame.uid, f.labels.energy) for f in holdout],
+            "training": [(f.frame.uid, _labels_digest(f.labels)) for f in training],
+            "holdout": [(f.frame.uid, _labels_digest(f.labels)) for f in holdout],
             "seed": [str(seed.entropy), *map(int, seed.spawn_key)],
             "e0s": sorted((int(z), float(e)) for z, e in e0s.items()),
             "start": None if start is None else digest_file(start),
             "steps": steps,
         }
     )
+
+
+def _labels_digest(labels: Labels) -> str:
+    parts = (labels.energy, labels.forces, labels.stress)
+    return digest_json([None if part is None else np.asarray(part, float).tolist() for part in parts])
 
 
 def _run(
@@ -262,7 +268,7 @@ def _run(
             for entry in fit.state.history[known:]:
                 evaluated(entry)
         now = time.perf_counter()
-        if state_file is not None and now - saved >= RESUME_EVERY_S:
+        if state_file is not None and (now - saved >= RESUME_EVERY_S or fit.state.step == fit.steps):
             fit.save(state_file, fingerprint)
             saved = now
         if progress is not None and (now - reported >= REPORT_EVERY_S or fit.state.step == fit.steps):

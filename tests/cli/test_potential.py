@@ -4,9 +4,12 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 import pytest
 from ase import Atoms
 from ase.build import bulk
@@ -14,6 +17,7 @@ from ase.calculators.emt import EMT
 from ase.io import read, write
 
 AL = Path(sys.executable).with_name("al-leignn")
+T = TypeVar("T")
 SETTINGS = "[model]\ncutoff = 4.0\nfeatures = 4\nlayers = 1\nradial = 4\n[train]\nmembers = 2\nsteps = 40\nbatch_atoms = 16\n"
 
 
@@ -119,6 +123,45 @@ def test_bad_input_is_refused_before_anything_is_written(
     refused(al("train", tmp_path / "bare.extxyz", "--out", "n.safetensors", cwd=folder), "1 of 1 frame(s)", "no forces")
     refused(al(*words[:-1], "m.safetensors", cwd=folder), "the output file exists")
     assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_a_killed_fit_goes_on_by_the_same_command(fitted: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    folder, _ = fitted
+    data, settings = str(folder / "train.extxyz"), str(folder / "fast.toml")
+    command = ["train", data, "--config", settings, "--out", "m.safetensors", "--log", "fit.jsonl", "--workers", "1"]
+    process = subprocess.Popen([AL, *command], cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        worker = wait_for(
+            lambda: [p for p in psutil.Process(process.pid).children(recursive=True) if "spawn_main" in str(p.cmdline())]
+        )
+        wait_for(lambda: (tmp_path / "m.safetensors.restart" / "member-0.safetensors").exists())
+    finally:
+        process.kill()
+        process.wait()
+    psutil.wait_procs(worker, timeout=20)
+    assert not [p for p in worker if p.is_running()], "a trainer outlived the command"
+    assert not (tmp_path / "m.safetensors").exists()
+    first = entries(tmp_path / "fit.jsonl", member=0)
+
+    result = al(*command, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "m.safetensors").read_bytes() == (folder / "m.safetensors").read_bytes()
+    # With the times of before the kill: nothing was fitted twice.
+    assert first
+    assert entries(tmp_path / "fit.jsonl", member=0)[: len(first)] == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fit.jsonl", "m.safetensors"]
+
+
+def entries(log: Path, member: int) -> list[dict[str, float]]:
+    return [line for line in map(json.loads, log.read_text().splitlines()) if line["member"] == member]
+
+
+def wait_for(found: Callable[[], T]) -> T:
+    deadline = time.monotonic() + 120
+    while not (seen := found()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert seen
+    return seen
 
 
 def test_one_frame_is_enough(fitted: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:

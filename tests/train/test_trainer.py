@@ -232,7 +232,13 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert (tmp_path / "killed").read_bytes() == (tmp_path / "whole").read_bytes()
     assert [entry | {"seconds": 0} for entry in resumed.history] == [entry | {"seconds": 0} for entry in whole.history]
     assert resumed.force_mae is not None, "nothing was held out"
-    assert not state.exists()
+
+    # Until the caller has published a fit, it is not lost.
+    steps.clear()
+    again = fit(frames, "again", resume_dir=tmp_path, progress=lambda done, *_: steps.append(done), **same)
+    assert not steps
+    assert again.history == resumed.history
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 @pytest.mark.parametrize("direct_forces", [False, True])
