@@ -43,7 +43,7 @@ def train(
     stress_key: StressKey = "REF_stress",
     json: Json = False,
 ) -> None:
-    """Fit a committee to labelled frames.
+    """Fit a committee to labelled frames. Interrupted or killed, the same command goes on.
 
     Example: al-leignn train train.extxyz --test test.extxyz --out model.safetensors --log fit.jsonl --plot figures
     """
