@@ -22,7 +22,8 @@ BOX = 12.0
 def label_atoms(layout: Layout, out: Path) -> dict[str, float]:
     """Label one isolated atom of each of the campaign's species, through its label store, and write them to a file.
 
-    DFT codes compute them spin-polarised, from the moments of free atoms, whatever the campaign says of spin.
+    Their spins are those of free atoms: DFT codes compute them spin-polarised, whatever the campaign says of spin; ASE
+    calculators and commands get them as initial magnetic moments, which those without spin ignore.
 
     Returns
     -------
@@ -44,6 +45,7 @@ def label_atoms(layout: Layout, out: Path) -> dict[str, float]:
         # Three unequal edges keep a code from finding a symmetry that a partly filled shell does not have.
         cell = np.diag([BOX, BOX + 0.5, BOX + 1.0])
         frame = Frame.of(Atoms(symbol, positions=[np.diag(cell) / 2], cell=cell), Origin("given"))
+        frame.atoms.set_initial_magnetic_moments([_moment(symbol)])
         labeller = make_labeller(_of_atom(layout.labeller(config), symbol))
         outcome = label_frame(labeller, frame, store, layout.root / ".atoms", checks=config.checks)
         labels = outcome.numbers(f"of an isolated {symbol} atom", str(layout.root))
@@ -58,6 +60,11 @@ def _of_atom(settings: Labeller, symbol: str) -> Labeller:
         raise InputError(what, fix="compute them by hand and give `al-leignn train` their energies with --isolated-atoms")
     if not isinstance(settings, GpawConfig | EspressoConfig | Cp2kConfig | VaspConfig):
         return settings
-    moment = float(ground_state_magnetic_moments[atomic_numbers[symbol]])
+    moment = _moment(symbol)
     changes = {"spin": moment > 0, "initial_moments": {symbol: moment} if moment else {}, "kpts": (1, 1, 1), "kpt_spacing": None}
     return settings.model_copy(update=changes)
+
+
+def _moment(symbol: str) -> float:
+    """Magnetic moment of a free atom in its ground state, μB."""
+    return float(ground_state_magnetic_moments[atomic_numbers[symbol]])

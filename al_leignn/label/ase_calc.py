@@ -2,12 +2,13 @@
 
 import functools
 import importlib
+import io
 import json
 import math
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -73,7 +74,7 @@ class AseLabeller:
         if hasattr(atoms.calc, "directory"):
             atoms.calc.directory = str(scratch)
         try:
-            with _alarm(signal.ITIMER_REAL, self._config.time_limit_s), _alarm(signal.ITIMER_PROF, self._cpu_s):
+            with _alarm(signal.ITIMER_REAL, self._config.time_limit_s), _alarm(signal.ITIMER_PROF, self._cpu_s), _silence():
                 try:
                     energy = atoms.get_potential_energy(force_consistent=True)
                 except PropertyNotImplementedError:
@@ -104,12 +105,14 @@ class AseLabeller:
         if not module or not name:
             raise LabellerError(f"{path!r} is no import path", fix='write it as "package.module:Class"')
         try:
-            make: Callable[..., Any] = getattr(importlib.import_module(module), name)
+            with _silence():
+                make: Callable[..., Any] = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             fix = f"pip install the package that has it ({error})"
             raise LabellerError(f"there is no calculator {path}", where="labeller.calculator", fix=fix) from None
         try:
-            return make(**self._config.arguments)
+            with _silence():
+                return make(**self._config.arguments)
         except Exception as error:  # noqa: BLE001 - foreign constructors raise anything
             what = f"{path} cannot be made with these arguments"
             raise LabellerError(what, where="labeller.arguments", fix=f"{type(error).__name__}: {error}") from None
@@ -123,6 +126,11 @@ def stress_of(atoms: Atoms) -> np.ndarray | None:
         return np.array(atoms.get_stress(), dtype=float)
     except (PropertyNotImplementedError, NotImplementedError):
         return None
+
+
+def _silence() -> redirect_stdout[io.StringIO]:
+    """Standard output belongs to the command that is run, and may have to be JSON: many calculators talk."""
+    return redirect_stdout(io.StringIO())
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from al_leignn.core import Frame, LabelFailure, Labels, Reason
 from al_leignn.errors import LabellerError
 from al_leignn.label import kpoints
 from al_leignn.label.box import in_box
+from al_leignn.label.files import last_line
 from al_leignn.label.hubbard import shell_of
 from al_leignn.label.process import Finished, run_bounded, whole_seconds
 from al_leignn.label.rescue import LADDER, TIGHTER, Rung
@@ -26,7 +27,10 @@ from al_leignn.label.server import FolderServer
 from al_leignn.store import digest_json
 
 _WORKER = Path(__file__).with_name("gpaw_worker.py")
-_INSTALL = "pip install 'al-leignn[gpaw]' (compiled on this machine: needs a C++ compiler and the headers of libxc and BLAS)"
+_INSTALL = (
+    "pip install 'al-leignn[gpaw]' (compiled on this machine: needs a C++ compiler and the headers of libxc and BLAS, "
+    "and those of MPI where there is an mpic++)"
+)
 _INSTALL_DATASETS = "pip install gpaw-data, or gpaw install-data FOLDER; else another element or labeller"
 _PROBE_LIMIT_S = 120.0
 _LIBXC = {"r2SCAN": "MGGA_X_R2SCAN+MGGA_C_R2SCAN"}
@@ -106,7 +110,7 @@ class GpawLabeller:
         except subprocess.TimeoutExpired as error:
             return [f"a GPAW that answers within {_PROBE_LIMIT_S:g} s: {' '.join(error.cmd)}"]
         except subprocess.CalledProcessError as error:
-            return [f"a working GPAW in {self._python}: {_last_line(error.stderr)}"]
+            return [f"a working GPAW in {self._python}: {last_line(error.stderr)}"]
         return missing
 
     def _probe(self, *words: str) -> Any:
@@ -154,9 +158,14 @@ class GpawLabeller:
     def _answer(self, frame: Frame, scratch: Path, done: Finished) -> Labels | LabelFailure:
         if done.returncode is None:
             return LabelFailure(frame.uid, Reason.TIMEOUT, f"no result within {self._config.time_limit_s:g} s")
-        if done.returncode != 0:
-            return LabelFailure(frame.uid, done.reason, f"exit {done.returncode}: {_last_line(done.tail)}")
-        return _read_result(frame, scratch / "result.json")
+        result = _read_result(frame, scratch / "result.json")
+        if done.returncode == 0:
+            return result
+        # What launchers of ranks print last is not what happened.
+        complaint = last_line(done.tail)
+        if isinstance(result, LabelFailure) and result.reason is Reason.CRASHED:
+            complaint = result.detail
+        return LabelFailure(frame.uid, done.reason, f"exit {done.returncode}: {complaint}")
 
     def _run(self, scratch: Path) -> Finished:
         limit = self._config.time_limit_s
@@ -222,11 +231,6 @@ def _read_result(frame: Frame, path: Path) -> Labels | LabelFailure:
         return LabelFailure(frame.uid, Reason.NO_OUTPUT, "GPAW ended without a result")
     except (ValueError, KeyError, TypeError) as error:
         return LabelFailure(frame.uid, Reason.BAD_OUTPUT, f"result.json cannot be read: {error}")
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it printed nothing"
 
 
 @functools.cache

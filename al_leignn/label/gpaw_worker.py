@@ -18,7 +18,7 @@ result.json holds either "failure" (a reason and a detail) or
     stress        eV/Å^3, (1/V) dF/dε, Voigt xx yy zz yz xz xy; null where GPAW has none
     scf_steps, gpaw (its version)
 
-It appears by rename, so that it is whole or absent. Under MPI only rank 0 writes.
+It appears by rename, so that it is whole or absent. Under MPI rank 0 writes it, or the rank that fails.
 """
 
 import ctypes
@@ -38,6 +38,9 @@ from typing import Any
 
 # Python puts a script's folder first on its path; there lies gpaw.py of al_leignn, which is not the GPAW that is meant.
 sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+
+_RANK_MARKS = ("PMIX_RANK", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "I_MPI_MPIRUN")
+"""Variables by which GPAW tells that a launcher of MPI ranks started it."""
 
 _NAMESAKES = {"LDA", "PBE", "revPBE", "RPBE"}
 """Functionals whose PAW data sets bear their names. For others GPAW must be asked, which it takes half a second to start for."""
@@ -69,6 +72,28 @@ def label(parameters: dict[str, Any], calculator: Any = None) -> dict[str, Any]:
         "scf_steps": int(atoms.calc.get_number_of_iterations()),
         "gpaw": gpaw.__version__,
     }
+
+
+def label_on_all_ranks() -> None:
+    """Label in the current folder, with all ranks that a launcher started if GPAW was built with MPI.
+
+    Raises whatever goes wrong, so that GPAW ends the other ranks: that they wait for this one may be why.
+    """
+    import gpaw
+    from gpaw.cgpaw import have_mpi
+
+    # Older GPAW takes part of itself; this one asks to be run as `gpaw python`, which does the same.
+    if have_mpi and getattr(gpaw, "GPAW_MPI_BACKEND", "") is None:
+        gpaw.GPAW_MPI_BACKEND = "cgpaw"
+    try:
+        result = label(read_parameters())
+    except Exception as error:
+        _publish(_failure("crashed", f"{type(error).__name__}: {' '.join(str(error).split())}"))
+        raise
+    from gpaw.mpi import world
+
+    if world.rank == 0:
+        _publish(result)
 
 
 def new_calculator(parameters: dict[str, Any]) -> Any:
@@ -114,11 +139,12 @@ def serve(descriptor: int) -> None:
     """Label in the folders whose names come as lines on a socket, and answer with exit status and CPU seconds.
 
     Each label is made by a fork, as fresh as a new process but for what is imported already: here, and whatever earlier
-    labels turned out to need. Serves nobody if GPAW was built with MPI, which does not survive a fork.
+    labels turned out to need. Serves nobody if GPAW has started MPI, which does not survive a fork.
     """
+    import gpaw.mpi  # in older GPAW this starts it
     from gpaw.cgpaw import have_mpi
 
-    if have_mpi:
+    if have_mpi and getattr(gpaw, "GPAW_MPI_BACKEND", None) != "serial":
         return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # is for the fork; this process ends when the socket is closed
     with socket.socket(fileno=descriptor) as caller, caller.makefile("rw") as lines:
@@ -227,18 +253,19 @@ def _failure(reason: str, detail: str) -> dict[str, Any]:
 
 
 def _publish(result: dict[str, Any]) -> None:
-    from gpaw.mpi import world
-
-    if world.rank == 0:
-        partial = Path("result.json.partial")
-        partial.write_text(json.dumps(result), encoding="utf-8")
-        partial.replace("result.json")
+    partial = Path(f"result.json.{os.getpid()}")
+    partial.write_text(json.dumps(result), encoding="utf-8")
+    partial.replace("result.json")
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] != ["label"]:
+        # Alone, even if a launcher started al-leignn itself.
+        for mark in _RANK_MARKS:
+            os.environ.pop(mark, None)
     match sys.argv[1:]:
         case ["label"]:
-            _publish(label(read_parameters()))
+            label_on_all_ranks()
         case ["serve", number]:
             serve(int(number))
         case ["follow", number]:

@@ -20,17 +20,19 @@ EMT_PATH = "ase.calculators.emt:EMT"
 
 
 class Odd(Calculator):
-    """A calculator without stress and free energy that sleeps or fails as it is told."""
+    """A calculator without stress and free energy that sleeps, fails or talks as it is told."""
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012 - ASE's way
 
-    def __init__(self, sleep: float = 0.0, fail: str = "") -> None:
+    def __init__(self, sleep: float = 0.0, fail: str = "", talk: str = "") -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._sleep, self._fail = sleep, fail
+        self._sleep, self._fail, self._talk = sleep, fail, talk
+        sys.stdout.write(talk)
 
     def calculate(self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes) -> None:
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         time.sleep(self._sleep)
+        sys.stdout.write(self._talk)
         if self._fail:
             raise RuntimeError(self._fail)
         self.results = {"energy": 1.5, "forces": np.zeros((len(atoms), 3))}
@@ -128,3 +130,9 @@ def test_level_follows_calculator_and_arguments() -> None:
     assert AseLabeller(one).level == AseLabeller(one.model_copy(update={"time_limit_s": 1.0})).level
     assert AseLabeller(one).level != AseLabeller(two).level
     assert "ase" in AseLabeller(one).describe()["code"]
+
+
+def test_what_a_calculator_prints_goes_nowhere(odd: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = AseLabeller(AseConfig(calculator=odd, arguments={"talk": "SCF step 1"})).label(copper(), tmp_path)
+    assert isinstance(labels, Labels)
+    assert capsys.readouterr().out == ""
