@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from al_leignn.config import GpawConfig
-from al_leignn.core import Frame, LabelFailure, Labels, Origin, Reason
+from al_leignn.core import Frame, LabelFailure, Labels, LabelVerdict, Origin, Reason
 from al_leignn.errors import LabellerError
-from al_leignn.label.base import label_frame, make_labeller
+from al_leignn.label.base import LabelOutcome, label_frame, make_labeller
 from al_leignn.label.box import in_box
+from al_leignn.label.checks import Expectation
 from al_leignn.label.gpaw import GpawLabeller, gpaw_parameters
 from al_leignn.label.rescue import LADDER
 from al_leignn.labelstore import LabelStore
@@ -278,6 +279,33 @@ def test_what_does_not_converge_at_once_converges_on_a_later_rung_to_the_same(tm
     np.testing.assert_allclose(outcome.result.forces, easy.forces, atol=5e-3)
     assert [entry.meta["rung"] for entry in store] == [outcome.rung]
     assert not list((tmp_path / "scratch").iterdir()), "nothing to restart from is left"
+
+
+LOOSE = {"density_convergence": 0.1, "energy_convergence": 0.1, "eigenstates_convergence": 0.1}
+"""An SCF that ends after three steps: in silicon with forces 0.2 eV/Å beside those of ten."""
+
+
+@pytest.mark.slow
+def test_far_from_the_committee_a_true_label_stays_and_a_loose_one_is_found_out(tmp_path: Path) -> None:
+    """The residual check with real labels: a committee that is right, and one that is wrong by 1 eV/Å on each atom."""
+    usual, loose = (GpawLabeller(cheap(kpts=(2, 2, 2), **keys)) for keys in ({}, LOOSE))
+    truth = labels(cheap(kpts=(2, 2, 2), density_convergence=1e-6), SILICON, tmp_path)
+    shifted = truth.forces + np.array([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])
+    right, wrong = (Expectation(truth.energy, forces, force_bound=0.05) for forces in (truth.forces, shifted))
+
+    def outcome(name: str, labeller: GpawLabeller, committee: Expectation) -> LabelOutcome:
+        return label_frame(labeller, SILICON, LabelStore(tmp_path / name), tmp_path / "scratch", expectation=committee)
+
+    as_expected = outcome("as expected", usual, right)
+    assert (as_expected.computed, as_expected.against) == (1, None)
+    surprise = outcome("surprise", usual, wrong)
+    assert (surprise.computed, surprise.against) == (2, None)
+    np.testing.assert_allclose(surprise.numbers("", "").forces, truth.forces, atol=0.01)
+    bad = outcome("bad", loose, right)
+    assert bad.computed == 2
+    assert bad.against is not None
+    assert (bad.against.reason, bad.against.reason.verdict) == (Reason.IRREPRODUCIBLE, LabelVerdict.QUARANTINED)
+    assert right.force_error(bad.numbers("", "")) > 3 * right.force_bound
 
 
 def test_equal_frames_get_equal_numbers_computed_or_found(tmp_path: Path) -> None:
