@@ -1,17 +1,20 @@
 """The label store: every label ever paid for, found again by the structure and the level of theory it is of.
 
     ROOT/<level>/level.json               what the level of theory is, for people
+    ROOT/<level>/.paying                  empty; its bytes are locked, one for each label that is being computed
     ROOT/<level>/<ke>/<key>.json          one label: structure, origin, values, cost, doubts, and a checksum over all of it
 
 The key is of the structure whatever the order of its atoms. Campaigns and machines may share one folder: an entry appears
-whole, by rename, and writers of one key write equal values.
+whole, by rename, writers of one key write equal values, and who wants a label that another is computing can wait for it.
 """
 
 import dataclasses
+import fcntl
 import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +30,13 @@ FORMAT = 2
 """Format 1 knew no doubts, and named entries by `structure_digest`."""
 
 _LEVEL_DIGITS = 12
+_LOCK_DIGITS = 15
+"""Of the key, in hexadecimal: as many as fit into the offset of a file."""
+
 _LEVEL = re.compile(r"[0-9a-f]{64}")
 """A digest, and so a name that leads nowhere else: stores are taken in from elsewhere."""
 _DESCRIPTION = "level.json"
+_LOCKS = ".paying"
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,20 @@ class LabelStore:
             if entry.labelled.level == level:
                 return dataclasses.replace(entry, labelled=_in_order_of(frame, entry.labelled))
         return None
+
+    @contextmanager
+    def paying(self, frame: Frame, level: str) -> Iterator[None]:
+        """Be the only process that computes a label; waits for another that does, on this machine or elsewhere.
+
+        A lock of the operating system, on one byte of a file: it is gone when its holder is, however it died. A file system that
+        has no locks makes nobody wait, and two may pay.
+        """
+        path = self._folder(level) / _LOCKS
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            with suppress(OSError):
+                fcntl.lockf(file, fcntl.LOCK_EX, 1, int(structure_key(frame.atoms)[:_LOCK_DIGITS], 16))
+            yield
 
     def put(self, labelled: LabelledFrame, meta: Mapping[str, float], doubt: Doubt | None = None) -> None:
         """Keep a label. `meta` is what it cost and how it was had; it does not enter any identity."""

@@ -162,6 +162,7 @@ def label_frame(
 ) -> LabelOutcome:
     """The label of `frame`: from the store if anybody paid for it before, else computed, checked and stored.
 
+    While another process computes the same label, it is waited for; has that one failed, it is tried here.
     Rejected labels are not stored: a later attempt may have more time, or a repaired machine. Files go to a temporary folder
     in `scratch` that is gone on return.
 
@@ -179,25 +180,31 @@ def label_frame(
     LabellerError
         If the labeller cannot run at all.
     """
-    known = store.find(frame, labeller.level)
+    known = _known(frame, labeller, store)
     if known is not None:
-        labels = known.labelled.labels
-        doubt = known.doubt if known.quarantined else None
-        return LabelOutcome(labels if doubt is None else DoubtfulLabels(labels, doubt), True, 0.0, 0.0, rung=0)
-    attempt = _Attempt(labeller, scratch, checks, allowance)
-    stopwatch = Stopwatch()
-    result = screen_geometry(frame) or attempt.climb(frame)
-    if isinstance(result, Labels) and expectation is not None:
-        result = attempt.confirm(frame, result, expectation)
-    if isinstance(result, Labels) and repeat is not None:
-        result = attempt.repeat(frame, result, repeat)
-    times = stopwatch.times()
-    if not isinstance(result, LabelFailure):
-        labels, doubt = (result, None) if isinstance(result, Labels) else (result.labels, result.doubt)
-        cost = {"wall_s": times["wall_s"], "cpu_s": times["cpu_s"], "rung": float(attempt.rung)}
-        store.describe_level(labeller.level, labeller.describe())
-        store.put(LabelledFrame(frame, labels, labeller.level), cost, doubt)
-    return LabelOutcome(result, False, times["wall_s"], times["cpu_s"], attempt.rung, attempt.computed)
+        return known
+    with store.paying(frame, labeller.level):
+        known = _known(frame, labeller, store)  # somebody else may have paid meanwhile
+        if known is not None:
+            return known
+        attempt = _Attempt(labeller, scratch, checks, allowance)
+        stopwatch = Stopwatch()
+        result = attempt.checked(frame, expectation, repeat)
+        times = stopwatch.times()
+        if not isinstance(result, LabelFailure):
+            labels, doubt = (result, None) if isinstance(result, Labels) else (result.labels, result.doubt)
+            cost = {"wall_s": times["wall_s"], "cpu_s": times["cpu_s"], "rung": float(attempt.rung)}
+            store.describe_level(labeller.level, labeller.describe())
+            store.put(LabelledFrame(frame, labels, labeller.level), cost, doubt)
+        return LabelOutcome(result, False, times["wall_s"], times["cpu_s"], attempt.rung, attempt.computed)
+
+
+def _known(frame: Frame, labeller: Labeller, store: LabelStore) -> LabelOutcome | None:
+    entry = store.find(frame, labeller.level)
+    if entry is None:
+        return None
+    labels, doubt = entry.labelled.labels, entry.doubt if entry.quarantined else None
+    return LabelOutcome(labels if doubt is None else DoubtfulLabels(labels, doubt), True, 0.0, 0.0, rung=0)
 
 
 def label_next(
@@ -230,6 +237,17 @@ class _Attempt:
         self._watch = Stopwatch()
         self.rung = 0
         self.computed = 0
+
+    def checked(
+        self, frame: Frame, expectation: Expectation | None, repeat: np.random.Generator | None
+    ) -> Labels | DoubtfulLabels | LabelFailure:
+        """Screen the frame, label it, and hold against the label what can be held against it alone."""
+        result = screen_geometry(frame) or self.climb(frame)
+        if isinstance(result, Labels) and expectation is not None:
+            result = self.confirm(frame, result, expectation)
+        if isinstance(result, Labels) and repeat is not None:
+            result = self.repeat(frame, result, repeat)
+        return result
 
     def climb(self, frame: Frame) -> Labels | DoubtfulLabels | LabelFailure:
         """Try one rung after the other while the SCF does not converge."""

@@ -16,6 +16,7 @@ from al_leignn.campaign.history import History
 from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.ledger import FACTOR, NEEDED, Paid, affordable, ledger, paid_labels, predict
 from al_leignn.core import LabelVerdict
+from al_leignn.labelstore import LabelStore
 
 
 def scf_costs(rng: np.random.Generator, atoms: np.ndarray) -> list[Paid]:
@@ -149,3 +150,27 @@ def test_a_budget_too_small_for_the_first_labels_is_said_to_be(tmp_path: Path) -
         assert done.returncode == 1
         assert "every label for training failed (budget: " in done.stderr
         assert "raise budget.core_hours" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_campaigns_at_the_same_time_pay_each_label_once(tmp_path: Path) -> None:
+    """Equal campaigns want equal labels of a shared store, at nearly the same instant."""
+    text = CONFIG.replace("core_hours = {core_hours}", "iterations = 1").replace(
+        "[labeller]", 'label_store = "../labels"\n[labeller]'
+    )
+    (tmp_path / "slow_emt.py").write_text(SLOW.format(usual=0.3, hard=0.0))
+    program, environment = Path(sys.executable).with_name("al-leignn"), os.environ | {"PYTHONPATH": str(tmp_path)}
+    folders = [tmp_path / name for name in ("one", "other")]
+    for folder in folders:
+        folder.mkdir()
+        write(folder / "Cu.extxyz", bulk("Cu", cubic=True))
+        (folder / "campaign.toml").write_text(text)
+    running = [
+        subprocess.Popen([program, "run", folder, "--workers", "2"], stdout=subprocess.DEVNULL, env=environment)
+        for folder in folders
+    ]
+    assert [process.wait() for process in running] == [3, 3]  # the budget of one iteration is spent
+    one, other = (Campaign.open(folder).status()["labels"] for folder in folders)
+    assert one["accepted"] == one["asked"] == other["accepted"]
+    assert one["computed"] + other["computed"] == len(LabelStore(tmp_path / "labels"))

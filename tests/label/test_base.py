@@ -1,9 +1,11 @@
 """The one way to a label: store first, screened before, rescued, checked after, paid once."""
 
 import dataclasses
+import json
+import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ from al_leignn.core import Allowance, DoubtfulLabels, Frame, LabelFailure, Label
 from al_leignn.label.base import LABEL_DECIMALS, Labeller, label_frame, make_labeller
 from al_leignn.label.checks import Expectation
 from al_leignn.labelstore import LabelStore
+
+REPOSITORY = Path(__file__).parents[2]
 
 GOOD = Labels(-1.0, np.zeros((4, 3)), np.zeros(6))
 
@@ -137,6 +141,60 @@ def test_what_is_returned_is_what_is_stored(store: LabelStore, tmp_path: Path) -
     assert isinstance(result, Labels)
     assert kept.labels.energy == result.energy == round(labels.energy, LABEL_DECIMALS)
     np.testing.assert_array_equal(kept.labels.forces, result.forces)
+
+
+# --- several processes --------------------------------------------------------------------------------------
+
+ASK = """
+import json, sys
+from pathlib import Path
+from tests.label.test_base import ExternalConfig, LabelStore, frame_of, label_frame, make_labeller
+folder = Path(sys.argv[1])
+code = folder / "code.sh"
+config = ExternalConfig(command=["sh", str(code), "{input}", "{output}", str(folder)], time_limit_s=60.0)
+outcome = label_frame(make_labeller(config), frame_of(), LabelStore(folder / "labels"), folder / "scratch")
+print(json.dumps([outcome.from_store, type(outcome.result).__name__]))
+"""
+
+# Says that it was started, then waits to be let go, and has the energy and forces of a crystal at rest.
+CODE = """
+touch "$3/started-$$"
+while ! test -e "$3/go"; do sleep 0.02; done
+sed -e 's/Properties=species:S:1:pos:R:3/&:forces:R:3/' -e '2s/$/ energy=-1.0/' -e '3,$s/$/ 0 0 0/' "$1" > "$2"
+"""
+
+
+def ask(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", ASK, str(folder)], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
+
+
+def until(condition: Callable[[], object]) -> None:
+    while not condition():  # pytest's own time limit ends what never happens
+        time.sleep(0.02)
+
+
+def waits_for_a_lock(pid: int) -> bool:
+    return any("->" in line and f" {pid} " in line for line in Path("/proc/locks").read_text().splitlines())
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="needs Linux's list of locks")
+@pytest.mark.parametrize("fate", ["finishes", "is killed"])
+def test_of_two_processes_that_want_a_label_one_pays_and_the_other_waits(tmp_path: Path, fate: str) -> None:
+    (tmp_path / "code.sh").write_text(CODE)
+    first = ask(tmp_path)
+    try:
+        until(lambda: list(tmp_path.glob("started-*")))
+        second = ask(tmp_path)
+        until(lambda: waits_for_a_lock(second.pid))
+        if fate == "is killed":
+            first.kill()
+    finally:
+        (tmp_path / "go").touch()
+    answers = [json.loads(process.communicate()[0] or "null") for process in (first, second)]
+    paid = [False, "Labels"]
+    assert answers == ([paid, [True, "Labels"]] if fate == "finishes" else [None, paid])
+    assert len(list(tmp_path.glob("started-*"))) == (1 if fate == "finishes" else 2)
+    assert len(LabelStore(tmp_path / "labels")) == 1
 
 
 # --- what it may cost ---------------------------------------------------------------------------------------
