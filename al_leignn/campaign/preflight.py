@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,15 +57,17 @@ def preflight(folder: Path, workers: int | None) -> Preflight:
     config = layout.config()
     cells = read_cells(layout, config)
     cores = workers or len(os.sched_getaffinity(0))
-    return Preflight(
-        campaign=f"{config.name} ({layout.root})",
-        structures=[f"{atoms.get_chemical_formula()}, {_shape(atoms)}" for atoms in cells],
-        labeller=_labeller(config),
-        machine=_machine(layout, cores),
-        missing=_missing(layout, config, cells),
-        notes=_notes(),
-        estimate=estimate(config, cells, cores),
-    )
+    with ThreadPoolExecutor(1) as beside:  # the labeller may have to ask another program
+        missing = beside.submit(_missing, layout, config, cells)
+        return Preflight(
+            campaign=f"{config.name} ({layout.root})",
+            structures=[f"{atoms.get_chemical_formula()}, {_shape(atoms)}" for atoms in cells],
+            labeller=_labeller(config),
+            machine=_machine(layout, cores),
+            notes=_notes(),
+            estimate=estimate(config, cells, cores),
+            missing=missing.result(),
+        )
 
 
 def require_ready(layout: Layout) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from al_leignn.cli.options import CampaignDir, Json, print_json
-from al_leignn.cli.potential import bar, print_values
+from al_leignn.cli.potential import print_values
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,6 +38,7 @@ def aimd(
     """
     from al_leignn.campaign.aimd import AimdOptions, run_aimd
     from al_leignn.campaign.layout import Layout
+    from al_leignn.cli.progress import bar
 
     layout = Layout.open(folder)
     options = AimdOptions(temperature, ps, settle_ps, ensemble, thermostat, friction_per_ps, timestep_fs, stride, seed)

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from al_leignn.cli.options import Json, Workers, default_workers, print_json
@@ -137,6 +136,7 @@ def md(
     from al_leignn.campaign.derive import timestep
     from al_leignn.campaign.item import model_file
     from al_leignn.campaign.structures import read_structures
+    from al_leignn.cli.progress import bar
     from al_leignn.config import checked_explore
     from al_leignn.explore.production import write_trajectory
     from al_leignn.model.committee import Committee
@@ -168,13 +168,6 @@ def md(
             model=digest_file(checkpoint),
         )
     print_json(found) if json else print_values(found)
-
-
-def bar() -> Progress:
-    """A bar with time to go on standard error; nothing where that is no terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("to go"), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _print_fit(fit: dict[str, Any]) -> None:

@@ -86,3 +86,10 @@ class Bars:
     def _note(self) -> str:
         done = sum(part >= 1.0 for part in self._parts.values())
         return f"{done} of {len(self._requests)}"
+
+
+def bar() -> Progress:
+    """A bar with time to go on standard error; nothing where that is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("to go"), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

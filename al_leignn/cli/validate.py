@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 
 from al_leignn.cli.options import Json, print_json
-from al_leignn.cli.potential import bar
 from al_leignn.report.numbers import number, percent
 
 if TYPE_CHECKING:
@@ -102,6 +101,7 @@ def _md(
         return made
     from al_leignn.campaign.item import model_file
     from al_leignn.campaign.validation import calculator_at, md_by_calculator, md_like, with_predictions
+    from al_leignn.cli.progress import bar
     from al_leignn.model.committee import Committee
 
     with bar() as progress:
