@@ -2,8 +2,8 @@
 
     python benchmarks/lips.py FOLDER [--frames 200] [--ps 50] [--workers 2]
 
-A committee of four with the default fit learns N frames from the first five sixths of the trajectory (benchmarks/accuracy.py's
-split) and is judged on the last sixth. Four walkers start from test frames; one member drives, all look every 50 steps. The
+A committee of four with the default fit learns N frames from the first three quarters of the trajectory (benchmarks/accuracy.py's
+split) and is judged on the last one. Four walkers start from test frames; one member drives, all look every 50 steps. The
 difference of two g(r) is their overlap distance (docs/validation.md). The AIMD frames are a random pick of 50 ps without times:
 how far its own halves differ is said beside. Fit and MD resume.
 """
@@ -35,7 +35,7 @@ def fitted(folder: Path, n_frames: int, workers: int) -> Committee:
     path = folder / "committee.safetensors"
     train, test = split("lips", n_frames)
     if not path.exists():
-        fit_committee(train, ModelConfig(), TrainConfig(), seed=0, workers=workers)[0].save(path)
+        fit_committee(train, ModelConfig(), TrainConfig(), seed=0, workers=workers, resume_dir=folder)[0].save(path)
     committee = Committee.load(path)
     predictions = committee.predict([item.frame.atoms for item in test])
     found = errors([p.mean() for p in predictions], [i.labels for i in test], [i.frame.atoms.numbers for i in test])
