@@ -3,31 +3,61 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 from ase import Atoms
+from ase.data import covalent_radii
 
-from al_leignn.config import CampaignConfig, Cp2kConfig, KpointsSection
+from al_leignn.config import CampaignConfig, Cp2kConfig, GpawConfig, KpointsSection
+from al_leignn.label.box import in_box
 from al_leignn.label.kpoints import grid_of
 from al_leignn.train.schedule import planned_steps
 
 EXPECTED_ITERATIONS = 3
 """Small crystals converge in two or three iterations; liquids and alloys take more."""
 
-# One label of 8 silicon atoms (32 valence electrons) with 300 eV plane waves took GPAW 0.9 core-seconds per k-point; CP2K, whose
-# cost depends little on the cutoff, about 10. Quantum ESPRESSO and VASP are taken to be like GPAW.
-ANCHORS_S_PER_KPOINT = {"gpaw": 0.9, "quantum-espresso": 0.9, "vasp": 0.9, "cp2k": 10.0}
-ANCHOR_ELECTRONS = 32
-ANCHOR_ECUT = 300.0
-VALENCE_PER_ATOM = 4.0
-"""Average over the periodic table of valence electrons in common pseudopotentials."""
+START_S = 2.0
+"""Core-seconds of a label before its SCF: data sets, first density. Codes that start anew for each label take a second more."""
 
-START_S = 3.0
-"""Core-seconds until a code has started and read its data sets."""
+PW_S = 1.4e-4
+"""Core-seconds of plane waves for each k-point, band and Å^3 at 300 eV. Quantum ESPRESSO and VASP are taken to be like GPAW."""
+PW_ECUT = 300.0
+PW_BANDS = 42.0
+"""Bands at which making them orthogonal costs as much as all else."""
+SPIN_STEPS = 2.0
+"""SCF steps of a magnetic system over those of another."""
 
-BASE_MEMORY = 0.25e9
+LCAO_S = 1.15e-5
+"""Core-seconds of orbitals for each k-point and Å^3 of pairs of them: spheres times spheres per volume of the cell."""
+ORBITALS_PER_ATOM = {"sz": 4, "szp": 9, "dz": 8, "dzp": 13}
+REACH = (4.3, 3.4)
+"""Radius of an orbital over the covalent radius, and the least one, Å."""
+
+FD_S = 3e-4
+"""Core-seconds of bands on a grid for each k-point, band and Å^3 at 0.2 Å."""
+
+GRID_S = 3.5e-3
+"""Core-seconds of the density for each Å^3 at 0.2 Å, where it has a grid of its own to be computed on."""
+GRID_SPACING = 0.2
+
+CP2K_S = 5.6
+"""Core-seconds of CP2K for each k-point, electrons as in 8 silicon atoms."""
+CP2K_ELECTRONS = 32
+
+BASE_MEMORY = 0.15e9
 """Bytes of a process before it has computed anything."""
+
+GRID_BYTES = {"pw": 600.0, "lcao": 1500.0, "fd": 1500.0}
+"""Bytes for each point of the coarse grid: densities and potentials, most of them on one that is twice as fine."""
 
 HBAR2_2M = 3.81
 """ħ²/2m of the electron, eV Å²."""
+
+# Valence electrons of GPAW's PBE data sets, from hydrogen on; other codes' pseudopotentials have much the same.
+VALENCE = (
+    *(1, 2, 1, 2, 3, 4, 5, 6, 7, 8, 7, 10, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 6, 15, 8, 9, 16, 11, 12, 3, 4, 5, 6, 7, 8),
+    *(9, 10, 11, 12, 13, 14, 15, 16, 15, 16, 17, 12, 13, 14, 15, 6, 7, 8, 9, 10),
+    *(11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 12, 13, 14, 13, 14, 15, 16, 11, 18, 13, 14, 15, 16, 7, 8),
+)
 
 CHEAP_LABEL_S = 0.1
 TRAIN_S_PER_STEP = 0.02
@@ -80,33 +110,61 @@ def estimate(config: CampaignConfig, cells: list[Atoms], workers: int) -> Estima
 
 
 def label_seconds(config: CampaignConfig, atoms: Atoms) -> float:
-    """Core-seconds of a label. Plane-wave cost: electrons squared, cutoff to the power 3/2, k-points up to time reversal."""
+    """Core-seconds of a label; `benchmarks/label/estimate.py` compares them with what labels take."""
     labeller = config.labeller
     if not isinstance(labeller, KpointsSection):
         return CHEAP_LABEL_S
-    electrons = VALENCE_PER_ATOM * len(atoms)
-    kpoints = (math.prod(grid_of(labeller, atoms)) + 1) / 2
-    scale = (electrons / ANCHOR_ELECTRONS) ** 2
-    if not isinstance(labeller, Cp2kConfig):
-        scale *= (_cutoff(labeller) / ANCHOR_ECUT) ** 1.5
-    anchor = ANCHORS_S_PER_KPOINT[labeller.model_dump()["type"]]
-    return float(START_S + anchor * kpoints * scale * (2 if labeller.model_dump()["spin"] else 1))
+    values = labeller.model_dump()
+    kpoints = _kpoints(labeller, atoms) * (SPIN_STEPS if values["spin"] else 1)
+    electrons = _electrons(atoms)
+    volume = _box(labeller, atoms).cell.volume
+    match labeller:
+        case Cp2kConfig():
+            return float(START_S + CP2K_S * kpoints * (electrons / CP2K_ELECTRONS) ** 2)
+        case GpawConfig(mode="lcao"):
+            radii = np.maximum(REACH[0] * covalent_radii[atoms.numbers], REACH[1])
+            spheres = ORBITALS_PER_ATOM.get(labeller.basis, ORBITALS_PER_ATOM["dzp"]) * float((radii**3).sum())
+            return float(START_S + _grid_s(labeller, volume) + LCAO_S * kpoints * spheres**2 / volume)
+        case GpawConfig(mode="fd"):
+            fine = (GRID_SPACING / labeller.spacing) ** 3
+            return float(START_S + _grid_s(labeller, volume) + FD_S * kpoints * _bands(electrons) * volume * fine)
+    bands = _bands(electrons)
+    return float(START_S + PW_S * kpoints * bands * (1 + bands / PW_BANDS) * volume * (values["ecut"] / PW_ECUT) ** 1.5)
+
+
+def _grid_s(labeller: GpawConfig, volume: float) -> float:
+    return GRID_S * volume * (GRID_SPACING / labeller.spacing) ** 3
 
 
 def label_memory(config: CampaignConfig, atoms: Atoms) -> float:
-    """Bytes that a plane-wave label needs: coefficients of all bands at all k-points, and as much again to work with."""
+    """Bytes that a label needs: grids, and the coefficients of all bands at all k-points twice."""
     labeller = config.labeller
     if not isinstance(labeller, KpointsSection):
         return 0.0
-    waves = float(atoms.cell.volume) * (_cutoff(labeller) / HBAR2_2M) ** 1.5 / (6 * math.pi**2)
-    bands = 0.6 * VALENCE_PER_ATOM * len(atoms) + 4
-    kpoints = (math.prod(grid_of(labeller, atoms)) + 1) / 2 * (2 if labeller.model_dump()["spin"] else 1)
-    return float(BASE_MEMORY + 2 * 16 * waves * bands * kpoints)
-
-
-def _cutoff(labeller: KpointsSection) -> float:
-    """Plane-wave cutoff of the wavefunctions, eV; what comes near it where there is none."""
     values = labeller.model_dump()
-    if "ecut" in values and values.get("mode", "pw") == "pw":
-        return float(values["ecut"])
-    return 400.0
+    volume = _box(labeller, atoms).cell.volume
+    cutoff = (values.get("ecut", PW_ECUT) / HBAR2_2M) ** 0.5
+    mode = values.get("mode", "pw")
+    points = volume / values["spacing"] ** 3 if mode != "pw" else volume * (2 * cutoff / math.pi) ** 3
+    waves = {"pw": volume * cutoff**3 / (6 * math.pi**2), "lcao": 0.0, "fd": points}[mode]
+    return float(BASE_MEMORY + GRID_BYTES[mode] * points + 2 * 16 * waves * _bands(_electrons(atoms)) * _kpoints(labeller, atoms))
+
+
+def _electrons(atoms: Atoms) -> int:
+    return sum(VALENCE[min(z, len(VALENCE)) - 1] for z in atoms.numbers)
+
+
+def _bands(electrons: int) -> float:
+    """As many as GPAW takes."""
+    return 0.6 * electrons + 4
+
+
+def _kpoints(labeller: KpointsSection, atoms: Atoms) -> float:
+    """K-points of both spins, where k and -k are one."""
+    grid = grid_of(labeller, atoms)
+    own_inverse = math.prod(2 - n % 2 if labeller.gamma_centred else n % 2 for n in grid)
+    return (math.prod(grid) + own_inverse) / 2 * (2 if labeller.model_dump()["spin"] else 1)
+
+
+def _box(labeller: KpointsSection, atoms: Atoms) -> Atoms:
+    return in_box(atoms, labeller.model_dump()["vacuum"])

@@ -23,8 +23,9 @@ from ase.calculators.emt import EMT
 from al_leignn.campaign.layout import SELECTED, Layout
 from al_leignn.campaign.stages import run_stage
 from al_leignn.core import Frame, Origin, Stage, StageRequest
-from al_leignn.flow.local import _Pool
+from al_leignn.flow.local import _do
 from al_leignn.flow.watch import Silence
+from al_leignn.processes import Workers
 from al_leignn.store import read_frames, write_frames
 
 CONFIG = """
@@ -97,10 +98,11 @@ def throughput(folder: Path, workers: int, labels: int) -> float:
     script.write_text(WAIT)
     labeller = f'type = "external"\ncommand = ["{sys.executable}", "-S", "{script}", "{{input}}", "{{output}}"]'
     layout = campaign(folder / "campaign", labeller, labels)
-    with _Pool(layout, workers, Silence()) as pool:
-        pool.do([StageRequest(Stage.LABEL, 0, n) for n in range(workers)])  # starting and importing is not labelling
+    requests = [StageRequest(Stage.LABEL, 0, n) for n in range(labels)]
+    with Workers(workers) as pool:
+        _do(layout, requests[:workers], pool, Silence())  # starting and importing is not labelling
         start = time.perf_counter()
-        pool.do([StageRequest(Stage.LABEL, 0, n) for n in range(workers, labels)])
+        _do(layout, requests[workers:], pool, Silence())
         return (time.perf_counter() - start) / (labels - workers)
 
 
