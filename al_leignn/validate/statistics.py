@@ -11,8 +11,8 @@ import numpy as np
 
 from al_leignn.shapes import Float
 
-BLOCK = 5.0
-"""Length of a block in statistical inefficiencies: the means of blocks are then almost uncorrelated."""
+BLOCK = 2.5
+"""Length of a block in statistical inefficiencies: what means of neighbouring blocks have in common can then be corrected."""
 
 MIN_BLOCKS = 12
 """Fewer say too little of their own scatter."""

@@ -41,11 +41,11 @@ def test_constants_have_no_error() -> None:
 
 @pytest.mark.parametrize("decay", [0.0, 0.3, 0.8])
 def test_error_bars_cover_the_truth(decay: float) -> None:
-    """95 % intervals miss in 5 % of series that are 80 to 800 inefficiencies long, and blocks are never too many."""
+    """95 % intervals miss in 5 % of series that are 40 to 800 inefficiencies long, and blocks are never too many."""
     rng = np.random.default_rng(2)
     g = (1 + decay) / (1 - decay)
     missed = []
-    for size in rng.uniform(80, 800, 400):
+    for size in np.exp(rng.uniform(np.log(40), np.log(800), 400)):
         blocks = Blocks.of(ar1(rng, round(size * g), decay))
         assert len(blocks.means) <= MOST_BLOCKS
         if blocks.enough:
