@@ -23,7 +23,7 @@ from al_leignn.train.committee import fit_committee
 from al_leignn.validate.equivalence import Observable
 from al_leignn.validate.metrics import errors
 from al_leignn.validate.structure import Pair, pair_functions
-from al_leignn.validate.trajectory import trajectory
+from al_leignn.validate.trajectory import Trajectory
 
 TEMPERATURE, STEP_FS, STRIDE, WALKERS, SETTLING_PS = 520.0, 2.0, 50, 4, 2.0
 INTERVAL_FS = 62.5
@@ -45,7 +45,16 @@ def fitted(folder: Path, n_frames: int, workers: int) -> Committee:
 
 
 def functions(frames: list[Atoms], interval_fs: float) -> dict[Pair, Observable]:
-    return pair_functions(trajectory(frames, "frames", interval_fs=interval_fs, temperature=TEMPERATURE), samples=len(frames))
+    """g(r), for which atoms need not be followed from frame to frame: those of the AIMD are too far apart in time."""
+    made = Trajectory(
+        name="frames",
+        numbers=frames[0].numbers,
+        pbc=frames[0].pbc,
+        cells=np.array([atoms.cell.array for atoms in frames]),
+        positions=np.array([atoms.positions for atoms in frames]),
+        interval_fs=interval_fs,
+    )
+    return pair_functions(made, samples=len(frames))
 
 
 def apart(a: Observable, b: Observable) -> float:
