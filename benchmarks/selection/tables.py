@@ -47,6 +47,8 @@ def labels_to(curve: Sequence[Row], goal: float) -> float:
 
 def labels_over(curve: Sequence[Row], random: Sequence[Row]) -> float:
     """Labels of a rule over those that random choice needs for the same error: the larger one of the two last errors."""
+    if curve is random:
+        return 1.0  # even where its error has grown, and is never come down to
     if error(curve[-1]) <= error(random[-1]):
         return labels_to(curve, error(random[-1])) / random[-1]["labels"]
     return float(curve[-1]["labels"] / labels_to(random, error(curve[-1])))
