@@ -45,13 +45,10 @@ class _Job:
     folder: Path
     resume_dir: Path | None
 
-    @property
-    def steps(self) -> int:
-        return planned_steps(self.train, [len(f.frame.atoms) for f in self.frames], warm=False)
-
     def fit(self, member: int) -> FitReport:
         """In a worker."""
         use_one_thread()
+        steps = planned_steps(self.train, [len(f.frame.atoms) for f in self.frames], warm=False)
         return fit_member(
             self.frames,
             self.model,
@@ -61,15 +58,12 @@ class _Job:
             e0s=self.e0s,
             start=None,
             out=self.member(member),
-            steps=self.steps,
+            steps=steps,
             progress=lambda done, total, errors: send(FitEvent(member, done, total, errors, evaluated=False)),
-            evaluated=lambda entry: send(self.evaluation(member, entry)),
+            evaluated=lambda entry: send(FitEvent(member, int(entry["step"]), steps, entry, evaluated=True)),
             valid=self.valid,
             resume_dir=self.resume_dir,
         )
-
-    def evaluation(self, member: int, entry: Mapping[str, float]) -> FitEvent:
-        return FitEvent(member, int(entry["step"]), self.steps, entry, evaluated=True)
 
     def member(self, member: int) -> Path:
         return self.folder / f"{member}.safetensors"

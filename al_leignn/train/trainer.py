@@ -1,5 +1,6 @@
 """Fitting one member of a committee, from labelled frames to its checkpoint; a killed fit is resumed exactly."""
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -247,8 +248,8 @@ def _fingerprint(
 
 
 def _labels_digest(labels: Labels) -> str:
-    parts = (labels.energy, labels.forces, labels.stress)
-    return digest_json([None if part is None else np.asarray(part, float).tolist() for part in parts])
+    parts = [np.ravel(part) for part in (labels.energy, labels.forces, labels.stress) if part is not None]
+    return hashlib.sha256(np.concatenate(parts, dtype=float).tobytes()).hexdigest()
 
 
 def _run(
