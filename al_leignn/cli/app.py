@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from al_leignn.cli import aimd, convergence, crystal, labels, look, potential, queue, validate
-from al_leignn.cli.options import CampaignDir, Json, Workers, default_workers, exit_code, print_json
+from al_leignn.cli.options import CampaignDir, Json, Workers, answer_at_once, default_workers, exit_code, print_json
 from al_leignn.errors import AlLeignnError
 
 app = typer.Typer(
@@ -27,16 +25,23 @@ app = typer.Typer(
 def main() -> None:
     """Entry point: deliberate errors become a message and an exit code, never a traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)  # messages may hold [brackets]
-    warnings.showwarning = lambda message, *_: errors.print(Text.assemble(("warning:", "bold yellow"), f" {message}"))
+    warnings.showwarning = lambda message, *_: _say("warning:", "bold yellow", str(message))
     try:
         app()
     except AlLeignnError as error:
-        errors.print(Text.assemble(("error:", "bold red"), f" {error}"))
+        _say("error:", "bold red", str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        errors.print("stopped. What was finished is safe; the same command continues.")
+        _say("stopped.", "", "What was finished is safe; the same command continues.")
         sys.exit(130)
+
+
+def _say(word: str, style: str, message: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)  # messages may hold [brackets]
+    errors.print(Text.assemble((word, style), f" {message}"))
 
 
 @app.command()
@@ -78,6 +83,7 @@ def check(folder: CampaignDir = Path(), workers: Workers = None, json: Json = Fa
 
     Example: al-leignn check Si
     """
+    answer_at_once()
     from al_leignn.campaign.preflight import preflight
 
     found = preflight(folder, workers)
@@ -99,6 +105,8 @@ def run(
 
     Example: al-leignn run Si --workers 4
     """
+    from rich.console import Console
+
     from al_leignn.campaign.layout import Layout
     from al_leignn.campaign.preflight import require_ready
     from al_leignn.cli.progress import Bars

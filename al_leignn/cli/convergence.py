@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from al_leignn.cli.options import CampaignDir, Json, print_json
 
@@ -32,6 +30,8 @@ def converge(
 
     Example: al-leignn converge Si --force-error 0.005 --plot convergence.png
     """
+    from rich.console import Console
+
     from al_leignn.campaign.convergence import study
     from al_leignn.campaign.layout import Layout
 
@@ -52,6 +52,9 @@ def converge(
 
 
 def _print(series: "Sequence[Series]", force_error: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for one in series:
         table = Table(box=None, padding=(0, 2, 0, 0), title=f"against {one.points[-1].setting}", title_justify="left")

@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from al_leignn.cli.options import Json, print_json
 from al_leignn.cli.potential import ModelFile
@@ -57,6 +55,9 @@ def crystal(
 
 
 def _print(model: dict[str, float], dft: dict[str, float] | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("", "model", *(() if dft is None else ("DFT", "difference"))):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)

@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from al_leignn.cli.options import CampaignDir, Json, print_json
 
@@ -38,6 +36,9 @@ def show(
     if json:
         print_json(told | {"rows": [row._asdict() for row in found]})
         return
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("frame", "formula", "level", "eV/atom", "max eV/Å", "cost", "rung", "verdict"):
         table.add_column(name, no_wrap=True)

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, RenderableType
 
-from al_leignn.cli.options import CampaignDir, Json, print_json
+from al_leignn.cli.options import CampaignDir, Json, answer_at_once, print_json
 from al_leignn.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from al_leignn.campaign.layout import Layout
     from al_leignn.core import Decision
 
@@ -29,6 +30,7 @@ def status(folder: CampaignDir = Path(), json: Json = False) -> None:
 
     Example: al-leignn status Si
     """
+    answer_at_once()
     from al_leignn.campaign.campaign import Campaign
     from al_leignn.cli.views import status_view
 
@@ -124,5 +126,7 @@ def _writing(path: Path) -> Iterator[None]:
         raise InputError(f"cannot be written: {error.strerror or error}", where=str(path)) from None
 
 
-def _print(what: RenderableType) -> None:
+def _print(what: "RenderableType") -> None:
+    from rich.console import Console
+
     Console(highlight=False, markup=False).print(what)

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
 CampaignDir = Annotated[Path, typer.Argument(help="campaign folder [default: here]", metavar="[DIR]", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
 Workers = Annotated[int | None, typer.Option(help="processes to use [default: one per core]", min=1)]
+
+
+def answer_at_once() -> None:
+    """Save what starting NumPy's threads and collecting garbage costs, for commands that look and compute nothing."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.disable()
 
 
 def default_workers() -> int:

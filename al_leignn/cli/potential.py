@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from al_leignn.cli.options import Json, Workers, default_workers, print_json
 
@@ -171,6 +169,9 @@ def md(
 
 
 def _print_fit(fit: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     from al_leignn.units import GPA, MEV
 
     table = Table(title=f"{fit['model']}: {len(fit['members'])} members on {fit['frames']} frames")
@@ -189,6 +190,9 @@ def _print_fit(fit: dict[str, Any]) -> None:
 
 
 def _print_evaluation(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     from al_leignn.units import GPA, MEV
 
     table = Table(title=f"{found['committee']['n_frames']} frames, {found['committee']['n_atoms']} atoms")

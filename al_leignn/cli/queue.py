@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from al_leignn.cli import look
 from al_leignn.cli.options import CampaignDir, Json, default_workers, exit_code, print_json
@@ -35,6 +34,8 @@ def launch(
 
     Example: al-leignn launch Si --launchpad my_launchpad.yaml --workers 0
     """
+    from rich.console import Console
+
     from al_leignn.campaign.layout import Layout
     from al_leignn.campaign.preflight import require_ready
     from al_leignn.cli.progress import Bars

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from al_leignn.cli.options import Json, print_json
 from al_leignn.report.numbers import number, percent
@@ -120,6 +118,9 @@ def _md(
 
 
 def _print(found: "Agreement") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH)

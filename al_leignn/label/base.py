@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,16 +25,8 @@ from al_leignn.config import (
 from al_leignn.config import Labeller as LabellerConfig
 from al_leignn.core import Allowance, Doubt, DoubtfulLabels, Frame, LabelFailure, LabelledFrame, Labels, Reason
 from al_leignn.errors import RunError
-from al_leignn.label.ase_calc import AseLabeller
 from al_leignn.label.checks import Expectation, check_labels, disagreement, screen_geometry, unit_of
-from al_leignn.label.cp2k import Cp2kLabeller
 from al_leignn.label.equivalent import Equivalent
-from al_leignn.label.espresso import EspressoLabeller
-from al_leignn.label.external import ExternalLabeller
-from al_leignn.label.files import FileLabeller
-from al_leignn.label.gpaw import GpawLabeller
-from al_leignn.label.mailbox import MailboxLabeller
-from al_leignn.label.vasp import VaspLabeller
 from al_leignn.labelstore import LabelStore
 from al_leignn.store import Stopwatch
 
@@ -131,21 +123,36 @@ def _objection(result: DoubtfulLabels | LabelFailure) -> Doubt:
     return result.doubt if isinstance(result, DoubtfulLabels) else Doubt(result.reason, result.detail)
 
 
-def make_labeller(config: LabellerConfig) -> GpawLabeller | FileLabeller[Any] | AseLabeller | ExternalLabeller | MailboxLabeller:
+def make_labeller(config: LabellerConfig) -> Labeller:
+    """The labeller of a config section; only its own module is imported."""
     match config:
         case GpawConfig():
+            from al_leignn.label.gpaw import GpawLabeller
+
             return GpawLabeller(config)
         case EspressoConfig():
+            from al_leignn.label.espresso import EspressoLabeller
+
             return EspressoLabeller(config)
         case Cp2kConfig():
+            from al_leignn.label.cp2k import Cp2kLabeller
+
             return Cp2kLabeller(config)
         case VaspConfig():
+            from al_leignn.label.vasp import VaspLabeller
+
             return VaspLabeller(config)
         case MailboxConfig():
+            from al_leignn.label.mailbox import MailboxLabeller
+
             return MailboxLabeller(config)
         case AseConfig():
+            from al_leignn.label.ase_calc import AseLabeller
+
             return AseLabeller(config)
         case ExternalConfig():
+            from al_leignn.label.external import ExternalLabeller
+
             return ExternalLabeller(config)
 
 
@@ -155,7 +162,7 @@ def label_frame(
     store: LabelStore,
     scratch: Path,
     *,
-    checks: CheckConfig = CheckConfig(),  # noqa: B008  immutable
+    checks: CheckConfig | None = None,
     expectation: Expectation | None = None,
     repeat: np.random.Generator | None = None,
     allowance: Allowance | None = None,
@@ -168,6 +175,8 @@ def label_frame(
 
     Parameters
     ----------
+    checks
+        None: the default ones.
     expectation
         What the committee says; a label far from it is computed once more, with tighter settings.
     repeat
@@ -187,7 +196,7 @@ def label_frame(
         known = _known(frame, labeller, store)  # somebody else may have paid meanwhile
         if known is not None:
             return known
-        attempt = _Attempt(labeller, scratch, checks, allowance)
+        attempt = _Attempt(labeller, scratch, checks or CheckConfig(), allowance)
         stopwatch = Stopwatch()
         result = attempt.checked(frame, expectation, repeat)
         times = stopwatch.times()

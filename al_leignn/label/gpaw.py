@@ -3,7 +3,6 @@
 import atexit
 import functools
 import json
-import runpy
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from ase.data import chemical_symbols
 from al_leignn.config import GpawConfig
 from al_leignn.core import Frame, LabelFailure, Labels, Reason
 from al_leignn.errors import LabellerError
-from al_leignn.label import kpoints
+from al_leignn.label import gpaw_worker, kpoints
 from al_leignn.label.box import in_box
 from al_leignn.label.files import last_line
 from al_leignn.label.hubbard import shell_of
@@ -249,7 +248,7 @@ def _new_server(python: str, kind: str) -> FolderServer:
 def _versions(python: str) -> dict[str, str] | None:
     """Version of GPAW as `python` has it, and what tells its PAW data sets apart; None without GPAW."""
     if python == sys.executable:
-        found: dict[str, str] = runpy.run_path(str(_WORKER))["versions"]()  # without a process, so that `check` answers at once
+        found = gpaw_worker.versions()  # without a process, so that `check` answers at once
         return found if "gpaw" in found else None
     try:
         done = subprocess.run([python, _WORKER, "versions"], capture_output=True, text=True, timeout=_PROBE_LIMIT_S, check=True)

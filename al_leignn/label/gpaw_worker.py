@@ -32,7 +32,6 @@ import sys
 import time
 import traceback
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +217,8 @@ def dispersion(atoms: Any, kind: str, xc: str) -> tuple[float, Any, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of GPAW and of its PAW data sets, and where else data sets are looked for."""
+    from importlib import metadata  # half the start-up of a probe, which does without
+
     found = {}
     for name in ("gpaw", "gpaw-data", "dftd3", "dftd4"):
         try:
