@@ -5,13 +5,14 @@
 The first committee is trained on the oracle's MD at one temperature. Each round it drives MD at two higher ones, and a rule
 chooses frames of that MD to label. Errors are on MD that the oracle itself drove at those two temperatures. EMT (a
 copper-gold crystal) and GFN1-xTB (ethanol; needs `pip install tblite`) are exact and cheap. Every label counts, those held
-back for calibration too. Results are appended to FILE, one JSON object a line, as they come.
+back for calibration and those whose SCF fails too. Results are appended to FILE, one JSON object a line, as they come.
 """
 
 import importlib
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 from ase.build import bulk, molecule
-from ase.calculators.calculator import Calculator
+from ase.calculators.calculator import CalculationFailed, Calculator
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from fits import calibration, fit, maxima, predict, test_errors
@@ -90,10 +91,15 @@ ORACLES = {
 }
 
 
-def label(calculator: Calculator, frame: Frame) -> LabelledFrame:
-    atoms = frame.atoms.copy()
-    atoms.calc = calculator
-    return LabelledFrame(frame, Labels(float(atoms.get_potential_energy()), atoms.get_forces()), "oracle")
+def label(calculator: Calculator, frames: Iterable[Frame]) -> list[LabelledFrame]:
+    """Labels of the frames whose SCF converges."""
+    found = []
+    for frame in frames:
+        atoms = frame.atoms.copy()
+        atoms.calc = calculator
+        with suppress(CalculationFailed):
+            found.append(LabelledFrame(frame, Labels(float(atoms.get_potential_energy()), atoms.get_forces()), "oracle"))
+    return found
 
 
 @cache
@@ -112,8 +118,8 @@ def own_md(name: str, temperature: float, frames: int, seed: int) -> list[Labell
     for n in range(frames):
         md.run(every)
         origin = Origin("oracle", walker=n // 4, step=n * every, temperature=temperature)
-        found.append(label(calculator, Frame.of(atoms, origin)))
-    return found
+        found.append(Frame.of(atoms, origin))
+    return label(calculator, found)
 
 
 @cache
@@ -136,11 +142,11 @@ def rounds(name: str, rule: str, seed: int) -> Iterator[dict[str, Any]]:
     tests = {f"{t:g} K": own_md(name, t, TEST, 1000 + n) for n, t in enumerate(oracle.beyond)}
     row: dict[str, Any] = {"oracle": name, "rule": rule, "seed": seed}
     steps, pool = began.steps, began.pool
+    labels = len(train) + len(held_back)
     window = tuple(np.quantile(maxima(predict(committee, pool)), WINDOW))
     for n in range(ROUNDS + 1):
         found = {t: test_errors(committee, frames)["force_mae"] for t, frames in tests.items()}
         last = n == ROUNDS
-        labels = len(train) + len(held_back)
         row |= {"round": n, "labels": labels, "force_mae": found, "steps": 0 if last else steps, "pool": 0 if last else len(pool)}
         yield dict(row)
         if last:
@@ -150,10 +156,12 @@ def rounds(name: str, rule: str, seed: int) -> Iterator[dict[str, Any]]:
         rng = np.random.default_rng([seed, n])
         k = BATCH - FRESH if rule == "own" else BATCH
         taken = choose(rule, judged, k, rng, target=oracle.target, window=window)
-        train = train + [label(calculator, pool[i]) for i in taken]
+        train = train + label(calculator, [pool[i] for i in taken])
+        labels += len(taken)
         if rule == "own":
             rest = rng.permutation([i for i in range(len(pool)) if i not in set(taken)])[:FRESH]
-            held_back = held_back + [label(calculator, pool[int(i)]) for i in rest]
+            held_back = held_back + label(calculator, [pool[int(i)] for i in rest])
+            labels += len(rest)
         into = Path(began.folder.name) / f"{rule}-{n + 1}"
         committee = fit(train, began.e0s, seed, into, before)
         before = into

@@ -4,9 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
@@ -16,8 +14,9 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import read, write
 
+from tests.waiting import wait_for
+
 AL = Path(sys.executable).with_name("al-leignn")
-T = TypeVar("T")
 SETTINGS = "[model]\ncutoff = 4.0\nfeatures = 4\nlayers = 1\nradial = 4\n[train]\nmembers = 2\nsteps = 40\nbatch_atoms = 16\n"
 
 
@@ -132,9 +131,10 @@ def test_a_killed_fit_goes_on_by_the_same_command(fitted: tuple[Path, subprocess
     process = subprocess.Popen([AL, *command], cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         worker = wait_for(
-            lambda: [p for p in psutil.Process(process.pid).children(recursive=True) if "spawn_main" in str(p.cmdline())]
+            lambda: [p for p in psutil.Process(process.pid).children(recursive=True) if "spawn_main" in str(p.cmdline())],
+            "a trainer",
         )
-        wait_for(lambda: (tmp_path / "m.safetensors.restart" / "member-0.safetensors").exists())
+        wait_for((tmp_path / "m.safetensors.restart" / "member-0.safetensors").exists, "its first checkpoint")
     finally:
         process.kill()
         process.wait()
@@ -154,14 +154,6 @@ def test_a_killed_fit_goes_on_by_the_same_command(fitted: tuple[Path, subprocess
 
 def entries(log: Path, member: int) -> list[dict[str, float]]:
     return [line for line in map(json.loads, log.read_text().splitlines()) if line["member"] == member]
-
-
-def wait_for(found: Callable[[], T]) -> T:
-    deadline = time.monotonic() + 120
-    while not (seen := found()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert seen
-    return seen
 
 
 def test_one_frame_is_enough(fitted: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from al_leignn.flow.local import run
 from al_leignn.flow.watch import Silence
 from al_leignn.report.html import write_report
 from al_leignn.store import MANIFEST, read_manifest, verify
+from tests.waiting import wait_for
 
 LAUNCH = """
 import sys
@@ -99,10 +99,10 @@ def test_eventful_campaign_ends_like_a_quiet_one(make_campaign: Maker, expected:
     script.write_text(LAUNCH)
     mark = f"AL_LEIGNN_TEST={tmp_path}"
     process = subprocess.Popen([sys.executable, script, layout.root], env=os.environ | dict([mark.split("=")]))
-    wait_for(lambda: published(layout, Stage.COLLECT, 0))
+    wait_for(lambda: published(layout, Stage.COLLECT, 0), "the data set")
     process.kill()
     process.wait()
-    wait_for(lambda: not [command for command in marked(mark) if "secantusd" not in command])  # no worker outlives it
+    wait_for(lambda: not [command for command in marked(mark) if "secantusd" not in command], "the workers to end with it")
 
     killer = threading.Thread(target=kill_server, args=(layout,))
     killer.start()
@@ -119,15 +119,8 @@ def published(layout: Layout, stage: Stage, iteration: int) -> bool:
 
 
 def kill_server(layout: Layout) -> None:
-    wait_for(lambda: published(layout, Stage.VALIDATE, 0))
+    wait_for(lambda: published(layout, Stage.VALIDATE, 0), "the first models")
     os.kill(json.loads((layout.queue / "server.lock").read_text())["pid"], signal.SIGKILL)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def marked(mark: str) -> list[str]:

@@ -17,6 +17,7 @@ from al_leignn.core import Stage, StageRequest
 from al_leignn.flow.embedded import LaunchpadAddress
 from al_leignn.flow.fireworks import CATEGORIES, NO_LAST, add_workflow, iteration_workflow, queue_status, worker
 from al_leignn.store import read_manifest
+from tests.waiting import wait_for
 
 WORKER = "import sys; from pathlib import Path; from al_leignn.flow.worker import worker; worker(Path(sys.argv[1]))"
 
@@ -31,13 +32,6 @@ def states(launchpad: LaunchPad) -> dict[str, list[str]]:
     for job in launchpad.fireworks.find({}, {"name": 1, "state": 1}):
         found.setdefault(job["name"], []).append(job["state"])
     return found
-
-
-def wait_for(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_workflow_of_an_iteration(campaign: Layout) -> None:
@@ -86,7 +80,7 @@ def test_worker_ends_an_iteration_adds_the_next_and_leaves_nothing_behind(
     here.mkdir()
     add_workflow(launchpad, campaign, 1)
     worker_elsewhere = subprocess.Popen([sys.executable, "-c", WORKER, str(server.file)], cwd=here)
-    wait_for(lambda: published(campaign, Stage.CONVERGE) and len(states(launchpad)) > 20)
+    wait_for(lambda: published(campaign, Stage.CONVERGE) and len(states(launchpad)) > 20, "the next workflow")
     worker_elsewhere.terminate()
     assert worker_elsewhere.wait(timeout=30) == 0
     assert not list(here.iterdir())
@@ -135,7 +129,7 @@ def test_plain_rlaunch_does_the_work(campaign: Layout, launchpad: LaunchPad, ser
     command = [str(rlaunch), "-s", "-l", str(server.file), "rapidfire", "--nlaunches", "infinite", "--sleep", "1"]
     process = subprocess.Popen(command, cwd=elsewhere, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: published(campaign, Stage.COLLECT))
+        wait_for(lambda: published(campaign, Stage.COLLECT), "the data set")
     finally:
         process.terminate()
         process.wait()
@@ -147,7 +141,7 @@ def test_stopped_worker_puts_its_item_back(
     campaign = make_campaign(tmp_path / "campaign", ("steps = 60", "steps = 100000000"))
     add_workflow(launchpad, campaign, 0)
     process = subprocess.Popen([sys.executable, "-c", WORKER, str(server.file)])
-    wait_for(lambda: "RUNNING" in states(launchpad).get("train 0/0", []) + states(launchpad).get("train 0/1", []))
+    wait_for(lambda: "RUNNING" in states(launchpad).get("train 0/0", []) + states(launchpad).get("train 0/1", []), "a trainer")
     time.sleep(1.0)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0

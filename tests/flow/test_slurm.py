@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from al_leignn.flow.local import run
 from al_leignn.flow.upkeep import LOST_S
 from al_leignn.flow.watch import Silence
 from tests.flow.crash import LEDGER, Paid, environment, fingerprint, litter, make_campaign, runs
+from tests.waiting import wait_for
 
 BIN = Path(sys.executable).parent
 NEEDED = ["munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel"]
@@ -77,13 +78,6 @@ def free_ports(count: int) -> list[int]:
         return [probe.getsockname()[1] for probe in probes]
 
 
-def wait_for(condition: Callable[[], object], limit_s: float, what: str) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.5)
-
-
 class Cluster:
     """One node, a partition `compute`, munge and all."""
 
@@ -106,8 +100,8 @@ class Cluster:
                 process = subprocess.Popen(command, env=self.environment, stdout=out, stderr=out, start_new_session=True)
             stack.callback(self._end, process)
             if command[0] == "munged":
-                wait_for((root / "munge.socket").exists, 60, "munge")
-        wait_for(lambda: "idle" in self.call("sinfo", "-h", "-o", "%t"), 120, f"the node; see {root}")
+                wait_for((root / "munge.socket").exists, "munge")
+        wait_for(lambda: "idle" in self.call("sinfo", "-h", "-o", "%t"), f"the node; see {root}")
 
     @staticmethod
     def _end(process: subprocess.Popen[bytes]) -> None:
@@ -140,7 +134,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         cluster.start(stack)
         yield cluster
         cluster.call("scancel", "--user=root")
-        wait_for(lambda: not cluster.call("squeue", "-h"), 60, "the last jobs to end")
+        wait_for(lambda: not cluster.call("squeue", "-h"), "the last jobs to end")
 
 
 def adapter(repository: Path, folder: Path, layout: Layout, walltime: str, grace_s: int | None) -> Path:
@@ -184,7 +178,7 @@ def test_campaign_through_slurm(cluster: Cluster, repository: Path, tmp_path: Pa
     (tmp_path / "my_fworker.yaml").write_text('name: any\ncategory: ""\nquery: "{}"\n')
     launcher = subprocess.Popen([BIN / "al-leignn", "launch", layout.root, "--workers", "0"], env=words)
     launchpad = layout.queue / LAUNCHPAD
-    wait_for(lambda: (layout.iteration(0) / "campaign.toml").exists(), 120, "the first workflow")
+    wait_for(lambda: (layout.iteration(0) / "campaign.toml").exists(), "the first workflow")
 
     def qlaunch(walltime: str, grace_s: int | None, *more: str) -> subprocess.Popen[bytes]:
         files: list[str | Path] = ["-l", launchpad, "-w", tmp_path / "my_fworker.yaml"]
@@ -197,14 +191,14 @@ def test_campaign_through_slurm(cluster: Cluster, repository: Path, tmp_path: Pa
     assert qlaunch("00:01:00", None, "--nlaunches", "1").wait(60) == 0
     submitter = qlaunch("01:00:00", 60, "--nlaunches", "infinite", "--maxjobs_queue", "5")
     try:
-        wait_for(lambda: len(cluster.running()) >= 5, 120, "five jobs at once")
+        wait_for(lambda: len(cluster.running()) >= 5, "five jobs at once")
         short, cancelled, killed, *_ = sorted(cluster.running(), key=int)
-        wait_for(lambda: sum(runs(layout).values()) >= 5, 300, "five labels under way")
+        wait_for(lambda: sum(runs(layout).values()) >= 5, "five labels under way", 300)
         cluster.call("scancel", cancelled)
         kill_without_a_word(killed)
         struck = time.monotonic()
         paid.look()
-        wait_for(lambda: launcher.poll() is not None, LOST_S + 900, "the end of the campaign")
+        wait_for(lambda: launcher.poll() is not None, "the end of the campaign", LOST_S + 900)
         lasted = time.monotonic() - struck
     finally:
         for process in (submitter, launcher):

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from al_leignn.core import Allowance, DoubtfulLabels, Frame, LabelFailure, Label
 from al_leignn.label.base import LABEL_DECIMALS, Labeller, label_frame, make_labeller
 from al_leignn.label.checks import Expectation
 from al_leignn.labelstore import LabelStore
+from tests.waiting import wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -168,11 +169,6 @@ def ask(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", ASK, str(folder)], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
 
 
-def until(condition: Callable[[], object]) -> None:
-    while not condition():  # pytest's own time limit ends what never happens
-        time.sleep(0.02)
-
-
 def waits_for_a_lock(pid: int) -> bool:
     return any("->" in line and f" {pid} " in line for line in Path("/proc/locks").read_text().splitlines())
 
@@ -183,9 +179,9 @@ def test_of_two_processes_that_want_a_label_one_pays_and_the_other_waits(tmp_pat
     (tmp_path / "code.sh").write_text(CODE)
     first = ask(tmp_path)
     try:
-        until(lambda: list(tmp_path.glob("started-*")))
+        wait_for(lambda: list(tmp_path.glob("started-*")), "the first to start")
         second = ask(tmp_path)
-        until(lambda: waits_for_a_lock(second.pid))
+        wait_for(lambda: waits_for_a_lock(second.pid), "the second to ask")
         if fate == "is killed":
             first.kill()
     finally:

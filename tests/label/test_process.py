@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from al_leignn.label.process import end_guarded, run_bounded, start_guarded
+from tests.waiting import wait_for
 
 SLEEP = "import time; time.sleep(60)"
 
@@ -29,16 +30,6 @@ def alive(marker: Path) -> list[str]:
         if os.fsencode(marker) in words:
             found.append(path.parent.name)
     return found
-
-
-def until(condition: object, seconds: float = 10.0) -> bool:
-    assert callable(condition)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_exit_status_and_output_come_back(tmp_path: Path) -> None:
@@ -86,13 +77,13 @@ def test_time_limit_leaves_nobody(tmp_path: Path, code: str) -> None:
     start = time.monotonic()
     assert run_bounded(python(code, str(tmp_path)), tmp_path, 0.5).returncode is None
     assert time.monotonic() - start < 8
-    assert until(lambda: not alive(tmp_path))
+    wait_for(lambda: not alive(tmp_path), "the end of all")
 
 
 def test_background_children_end_with_the_command(tmp_path: Path) -> None:
     leave = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEP!r}, sys.argv[1]])"
     assert run_bounded(python(leave, str(tmp_path)), tmp_path, 30).returncode == 0
-    assert until(lambda: not alive(tmp_path))
+    wait_for(lambda: not alive(tmp_path), "the end of all")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -105,10 +96,10 @@ def test_nobody_survives_the_caller(tmp_path: Path, number: signal.Signals) -> N
     )
     caller = subprocess.Popen(python(call, str(tmp_path)), cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
     try:
-        assert until((tmp_path / "ready").exists)
+        wait_for((tmp_path / "ready").exists, "the command")
         os.kill(caller.pid, number)
         caller.wait(10)
-        assert until(lambda: not alive(tmp_path))
+        wait_for(lambda: not alive(tmp_path), "the end of all")
     finally:
         caller.kill()
         caller.wait()
@@ -119,9 +110,9 @@ def test_nobody_survives_the_guard(tmp_path: Path, code: str) -> None:
     """A guard that is killed outright can end nothing itself; the caller learns that the command was killed."""
     guard = start_guarded(python(code, str(tmp_path)), folder=tmp_path)
     try:
-        assert until(lambda: len(alive(tmp_path)) == 2)  # the guard has the command's words among its own
+        wait_for(lambda: len(alive(tmp_path)) == 2, "the command")  # the guard has the command's words among its own
         guard.kill()
         guard.wait(10)
-        assert until(lambda: not alive(tmp_path))
+        wait_for(lambda: not alive(tmp_path), "the end of all")
     finally:
         assert end_guarded(guard) == -signal.SIGKILL
