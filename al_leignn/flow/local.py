@@ -43,14 +43,14 @@ def run(layout: Layout, *, workers: int, max_iterations: int | None, watcher: Wa
             if not requests:
                 return state.decision
             layout.open_iteration(requests[0].iteration)
-            _do(layout, requests, pool, watcher)
+            do_requests(layout, requests, pool, watcher)
             if requests[0].stage is Stage.CONVERGE:
                 decided += 1
                 watcher.decided(layout, requests[0].iteration)
         return scan(layout).decision
 
 
-def _do(layout: Layout, requests: Sequence[StageRequest], pool: Workers, watcher: Watcher) -> None:
+def do_requests(layout: Layout, requests: Sequence[StageRequest], pool: Workers, watcher: Watcher) -> None:
     """Run independent items; returns when all are published, raises the first error after the others ended."""
     watcher.begin(requests)
     pending: dict[Future[None], StageRequest] = {pool.submit(_work, layout.root, request): request for request in requests}

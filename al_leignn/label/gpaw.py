@@ -168,7 +168,7 @@ class GpawLabeller:
 
     def _run(self, scratch: Path) -> Finished:
         limit = self._config.time_limit_s
-        done = None if self._config.launch else _server(self._python).run(scratch, limit)
+        done = None if self._config.launch else shared_server(self._python).run(scratch, limit)
         # MPI, or a GPAW that cannot serve: a process of its own, which also tells what is wrong with it.
         return done or run_bounded([*self._config.launch, self._python, str(_WORKER), "label"], scratch, limit, self._cpu_s)
 
@@ -233,7 +233,7 @@ def _read_result(frame: Frame, path: Path) -> Labels | LabelFailure:
 
 
 @functools.cache
-def _server(python: str) -> FolderServer:
+def shared_server(python: str) -> FolderServer:
     """One for all labels that this process will make."""
     return _new_server(python, "serve")
 

@@ -20,7 +20,7 @@ from ase.build import bulk, molecule
 from al_leignn.campaign.estimate import label_memory, label_seconds
 from al_leignn.config import CampaignConfig, GpawConfig
 from al_leignn.core import Frame, Labels, Origin
-from al_leignn.label.gpaw import GpawLabeller, _server
+from al_leignn.label.gpaw import GpawLabeller, shared_server
 from al_leignn.store import Stopwatch
 
 SILICON, WATER = bulk("Si", cubic=True), molecule("H2O")
@@ -75,7 +75,7 @@ def measure(name: str) -> dict[str, float]:
         "measured_s": label(settings, atoms),
         "foretold_gb": label_memory(config, atoms) / 1e9,
     }
-    _server(sys.executable).close()
+    shared_server(sys.executable).close()
     return found | {"measured_gb": 1024e-9 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss}
 
 

@@ -23,7 +23,7 @@ from ase.calculators.emt import EMT
 from al_leignn.campaign.layout import SELECTED, Layout
 from al_leignn.campaign.stages import run_stage
 from al_leignn.core import Frame, Origin, Stage, StageRequest
-from al_leignn.flow.local import _do
+from al_leignn.flow.local import do_requests
 from al_leignn.flow.watch import Silence
 from al_leignn.processes import Workers
 from al_leignn.store import read_frames, write_frames
@@ -100,9 +100,9 @@ def throughput(folder: Path, workers: int, labels: int) -> float:
     layout = campaign(folder / "campaign", labeller, labels)
     requests = [StageRequest(Stage.LABEL, 0, n) for n in range(labels)]
     with Workers(workers) as pool:
-        _do(layout, requests[:workers], pool, Silence())  # starting and importing is not labelling
+        do_requests(layout, requests[:workers], pool, Silence())  # starting and importing is not labelling
         start = time.perf_counter()
-        _do(layout, requests[workers:], pool, Silence())
+        do_requests(layout, requests[workers:], pool, Silence())
         return (time.perf_counter() - start) / (labels - workers)
 
 
