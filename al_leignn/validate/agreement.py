@@ -10,7 +10,7 @@ from ase.data import atomic_masses
 
 from al_leignn.errors import ConfigError, InputError
 from al_leignn.validate.dynamics import diffusion, highest_frequency, mean_squared_displacement, vibrations
-from al_leignn.validate.equivalence import Comparison, Measure, Observable, Outcome, Tolerance, compare
+from al_leignn.validate.equivalence import Comparison, Measure, Observable, Outcome, Tolerance, holm_level, weigh
 from al_leignn.validate.structure import first_minimum, neighbourhood, pair_functions
 from al_leignn.validate.thermodynamics import force_sizes, thermodynamics
 from al_leignn.validate.trajectory import Trajectory, check_comparable
@@ -124,9 +124,8 @@ def agree(
 ) -> Agreement:
     """Compare MD with its reference in every observable that both have.
 
-    Each of m observables is tested at `error_rate` / m (Bonferroni): the claims are then all right, with that error rate.
-    (Holm's steps would not do: of the two claims about each observable one is always true, so true hypotheses do not run
-    out.)
+    Half of the error rate goes to claims of equivalence, half to claims of a difference; either half is shared out among the
+    observables by Holm's procedure. All claims are then right together, with that error rate.
 
     Parameters
     ----------
@@ -153,13 +152,14 @@ def agree(
             where=reference.name,
             fix="; ".join(f"{name}: {why}" for name, why in skipped.items()) or "choose other observables",
         )
-    level = error_rate / len(pairs)
     memories = reference.memory_ps, md.memory_ps
-    comparisons = [
-        compare(ours, theirs, tolerances[ours.kind], level=level, rng=np.random.default_rng(child), memories_ps=memories)
+    evidence = [
+        weigh(ours, theirs, tolerances[ours.kind], rng=np.random.default_rng(child), memories_ps=memories)
         for (ours, theirs), child in zip(pairs, seed.spawn(len(pairs)), strict=True)
     ]
-    return Agreement(reference, md, comparisons, skipped, error_rate)
+    equivalent = holm_level((e.p_equivalent for e in evidence), error_rate / 2)
+    different = holm_level((e.p_different for e in evidence), error_rate / 2)
+    return Agreement(reference, md, [e.decide(equivalent, different) for e in evidence], skipped, error_rate)
 
 
 def _why(comparison: Comparison) -> str:

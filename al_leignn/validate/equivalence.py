@@ -5,7 +5,8 @@ means that a difference as large as the tolerance is rejected; *different*, that
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -156,16 +157,46 @@ class Comparison:
         }
 
 
-def compare(
+@dataclass(frozen=True)
+class Evidence:
+    """What one observable of two simulations says, before the levels are known at which claims are made."""
+
+    measured: Comparison
+    """Undecided as yet."""
+    found: "_Found"
+    missing: Need | None
+    """What there must be more of before anything is decided."""
+    noise: "_Noise | None"
+    """None where something is missing."""
+
+    @property
+    def p_equivalent(self) -> float:
+        return self.measured.p_equivalent
+
+    @property
+    def p_different(self) -> float:
+        return self.measured.p_different
+
+    def decide(self, equivalent: float, different: float) -> Comparison:
+        """The verdict: each of the two claims, if wrong, is made with this probability at most."""
+        if self.noise is None:
+            return replace(self.measured, need=self.missing)
+        if self.p_equivalent <= equivalent:
+            return replace(self.measured, outcome=Outcome.EQUIVALENT)
+        if self.p_different <= different:
+            return replace(self.measured, outcome=Outcome.DIFFERENT)
+        return replace(self.measured, need=self.found.need_for_power(self.noise, min(equivalent, different)))
+
+
+def weigh(
     reference: Observable,
     md: Observable,
     tolerance: Tolerance,
     *,
-    level: float,
     rng: np.random.Generator,
     memories_ps: tuple[float, float] = (0.0, 0.0),
-) -> Comparison:
-    """Decide on one observable; each of the two claims, if wrong, is made with probability `level` at most.
+) -> Evidence:
+    """p-values of the two claims about one observable.
 
     Both tests resample the difference of the two means under the constraint that the true difference is exactly the
     tolerance: it points where the measured one points, and noise is added to it as the blocks of either trajectory show it
@@ -173,7 +204,7 @@ def compare(
     tests (Schuirmann, J. Pharmacokinet. Biopharm. 15, 657 (1987)).
 
     Noise that may be as large as the tolerance never passes for equivalence, not even where the measured difference happens to
-    be small. With fewer than `MIN_BLOCKS` blocks in either series, nothing is decided.
+    be small. With fewer than `MIN_BLOCKS` blocks in either series, nothing can be claimed.
 
     Parameters
     ----------
@@ -189,24 +220,14 @@ def compare(
     unit = _unit(means, tolerance)
     limit = max(tolerance.value * unit, tolerance.floor * len(difference))
     lengths = len(reference.series) * reference.interval_ps, len(md.series) * md.interval_ps
-    found = _Found(float(np.abs(difference).sum()), limit, lengths, level)
-    p_equivalent = p_different = 1.0
-    outcome, need, noise = Outcome.UNDECIDED, found.need_for_blocks(blocks), math.nan
-    if need is None:
-        errors = blocks[0].resample(DRAWS, rng), blocks[1].resample(DRAWS, rng)
-        sizes = np.abs(errors[1] - errors[0]).sum(axis=1)
-        noise, loudest = float(sizes.mean()), float(np.quantile(sizes, 1 - level))
-        p_equivalent, p_different = _p_values(difference, errors[1] - errors[0], limit)
-        if p_equivalent <= level and loudest < limit:
-            outcome = Outcome.EQUIVALENT
-        elif p_different <= level:
-            outcome = Outcome.DIFFERENT
-        else:
-            need = found.need_for_power(errors, np.sign(difference), loudest / (noise or 1.0))
+    found = _Found(float(np.abs(difference).sum()), limit, lengths)
+    missing = found.need_for_blocks(blocks)
+    noise = None if missing else _Noise.of((blocks[0].resample(DRAWS, rng), blocks[1].resample(DRAWS, rng)), np.sign(difference))
+    p_equivalent, p_different = (1.0, 1.0) if noise is None else _p_values(difference, noise, limit)
     curves = [
         Curve(mean, part.error(), length, len(part.means)) for mean, part, length in zip(means, blocks, lengths, strict=True)
     ]
-    return Comparison(
+    measured = Comparison(
         name=reference.name,
         kind=reference.kind,
         unit=reference.unit,
@@ -216,13 +237,26 @@ def compare(
         md=curves[1],
         measure=tolerance.measure,
         difference=found.distance / unit,
-        noise=noise / unit,
+        noise=math.nan if noise is None else float(noise.sizes.mean()) / unit,
         tolerance=limit / unit,
         p_equivalent=p_equivalent,
         p_different=p_different,
-        outcome=outcome,
-        need=need,
+        outcome=Outcome.UNDECIDED,
+        need=None,
     )
+    return Evidence(measured, found, missing, noise)
+
+
+def holm_level(p_values: Iterable[float], rate: float) -> float:
+    """The level at which several claims may be made so that all are right but for this rate of error.
+
+    Holm's procedure (Scand. J. Stat. 6, 65 (1979)), whatever the claims have to do with each other: the smallest of m p-values
+    must be below rate / m, the next one below rate / (m - 1), and so on to the first that is not. All that are below the last
+    bound are the claims that may be made.
+    """
+    ordered = sorted(p_values)
+    left = next((len(ordered) - n for n, p in enumerate(ordered) if p > rate / (len(ordered) - n)), 1)
+    return rate / left
 
 
 def _unit(means: tuple[Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]], tolerance: Tolerance) -> float:
@@ -237,17 +271,35 @@ def _unit(means: tuple[Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]], 
     return size or 1.0
 
 
-def _p_values(
-    difference: Float[np.ndarray, " bins"], errors: Float[np.ndarray, "draws bins"], limit: float
-) -> tuple[float, float]:
+class _Noise(NamedTuple):
+    """Resampled errors of the means."""
+
+    difference: Float[np.ndarray, "draws bins"]
+    sizes: Float[np.ndarray, " draws"]
+    """Of that difference."""
+    of_each: tuple[float, float]
+    """Mean size for reference and MD alone."""
+    along: tuple[float, float]
+    """Scatter for reference and MD along the measured difference."""
+
+    @classmethod
+    def of(cls, errors: Errors, signs: Float[np.ndarray, " bins"]) -> "_Noise":
+        difference = errors[1] - errors[0]
+        one, other = (float(np.abs(e).sum(axis=1).mean()) for e in errors)
+        this, that = (float(np.std(e @ signs)) for e in errors)
+        return cls(difference, np.abs(difference).sum(axis=1), (one, other), (this, that))
+
+
+def _p_values(difference: Float[np.ndarray, " bins"], noise: _Noise, limit: float) -> tuple[float, float]:
     """p-values of both claims; 1 for the one that the measured difference speaks against."""
     distance = float(np.abs(difference).sum())
     direction = difference / distance if distance > 0 else np.full(len(difference), 1.0 / len(difference))
-    resampled = np.abs(limit * direction + errors).sum(axis=1)
+    resampled = np.abs(limit * direction + noise.difference).sum(axis=1)
     # A hair's breadth, lest numbers without any scatter be decided by rounding.
     hair = 1e-9 * (limit + distance)
     if distance < limit:
-        return float(np.mean(resampled <= distance + hair)), 1.0
+        too_loud = float(np.mean(noise.sizes >= limit))
+        return max(float(np.mean(resampled <= distance + hair)), too_loud), 1.0
     return 1.0, float(np.mean(resampled >= distance - hair))
 
 
@@ -258,7 +310,6 @@ class _Found(NamedTuple):
     limit: float
     lengths: tuple[float, float]
     """Of reference and MD, ps."""
-    level: float
 
     def need_for_blocks(self, blocks: tuple[Blocks, Blocks]) -> Need | None:
         """How much longer until there are blocks enough; none if there are."""
@@ -269,28 +320,25 @@ class _Found(NamedTuple):
                 return Need(max(MIN_BLOCKS * block - length, block), of)
         return None
 
-    def need_for_power(self, errors: Errors, signs: Float[np.ndarray, " bins"], loudness: float) -> Need:
-        """How much longer until the nearer claim would probably be made.
+    def need_for_power(self, noise: _Noise, level: float) -> Need:
+        """How much longer until the nearer claim would probably be made at this level.
 
         The true difference is taken for what is measured less the noise, but for clearer than half or twice the tolerance:
         how close it comes to the tolerance is what nobody knows yet. MD is cheap: it is asked for alone if not too
         much of it is enough (`CHEAP`).
-
-        `loudness` is the largest noise to be reckoned with, in units of its mean.
         """
-        # Of reference and MD: mean size of the noise, and its scatter along the difference.
-        size = [float(np.abs(e).sum(axis=1).mean()) for e in errors]
-        scatter = [float(np.std(e @ signs)) for e in errors]
+        size, scatter = noise.of_each, noise.along
+        loudness = float(np.quantile(noise.sizes, 1 - level)) / (float(noise.sizes.mean()) or 1.0)
         true = math.sqrt(max(0.0, self.distance**2 - size[0] ** 2 - size[1] ** 2))
         alike = true < self.limit
         true = min(true, self.limit / 2) if alike else max(true, 2 * self.limit)
-        margin = NormalDist().inv_cdf(1 - self.level) + NormalDist().inv_cdf(POWER)
+        margin = NormalDist().inv_cdf(1 - level) + NormalDist().inv_cdf(POWER)
 
         def decides(reference: float, md: float) -> bool:
-            noise = size[0] ** 2 / reference + size[1] ** 2 / md
+            remaining = size[0] ** 2 / reference + size[1] ** 2 / md
             spread = math.sqrt(scatter[0] ** 2 / reference + scatter[1] ** 2 / md)
-            apart = abs(math.sqrt(true**2 + noise) - math.sqrt(self.limit**2 + noise))
-            return apart >= margin * spread and (not alike or loudness * math.sqrt(noise) < self.limit)
+            apart = abs(math.sqrt(true**2 + remaining) - math.sqrt(self.limit**2 + remaining))
+            return apart >= margin * spread and (not alike or loudness * math.sqrt(remaining) < self.limit)
 
         times = np.geomspace(1.1, MOST_MORE, 100).tolist()
         both = next((more for more in times if decides(more, more)), MOST_MORE)

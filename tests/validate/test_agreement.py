@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from al_leignn.errors import ConfigError, DataError
 from al_leignn.validate.agreement import TOLERANCES, Agreement, agree, tolerances_of
-from al_leignn.validate.equivalence import Outcome, compare
+from al_leignn.validate.equivalence import Outcome, weigh
 from al_leignn.validate.thermodynamics import force_sizes
 from al_leignn.validate.trajectory import Trajectory
 
@@ -116,7 +116,7 @@ def test_a_trajectory_shorter_than_the_memory_of_its_energy_decides_nothing() ->
         for known in wrong:
             memories = (pair[0].memory_ps, pair[1].memory_ps) if known else (0.0, 0.0)
             rng = np.random.default_rng(seed)
-            found = compare(ours, theirs, TOLERANCES["forces"], level=0.05 / 12, rng=rng, memories_ps=memories)
+            found = weigh(ours, theirs, TOLERANCES["forces"], rng=rng, memories_ps=memories).decide(0.05 / 12, 0.05 / 12)
             wrong[known] += found.outcome is Outcome.DIFFERENT
     assert wrong[True] == 0
     assert wrong[False] > 3  # though all trajectories are of one crystal

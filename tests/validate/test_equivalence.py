@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 from scipy.stats import binom, norm
 
-from al_leignn.validate.equivalence import Comparison, Measure, Observable, Outcome, Tolerance, compare
+from al_leignn.validate.equivalence import Comparison, Measure, Observable, Outcome, Tolerance, holm_level, weigh
 
 DECAY = 0.7
 EDGES = np.linspace(-4, 4, 33)
@@ -38,6 +38,11 @@ def distribution(values: NDArray[np.float64]) -> Observable:
 def overlap_lost(stretch: float) -> float:
     """Share of a normal distribution that is elsewhere when it is stretched."""
     return float(np.abs(np.diff(norm.cdf(EDGES)) - np.diff(norm.cdf(EDGES / stretch))).sum() / 2)
+
+
+def compare(reference: Observable, md: Observable, tolerance: Tolerance, *, level: float, rng: np.random.Generator) -> Comparison:
+    """One observable alone, both claims at one level."""
+    return weigh(reference, md, tolerance, rng=rng).decide(level, level)
 
 
 def outcomes(
@@ -165,3 +170,21 @@ def test_json_and_the_same_seed() -> None:
     written = [json.dumps(one.to_dict(), allow_nan=False) for one in found]
     assert written[0] == written[1]
     assert json.loads(written[0])["noise"] is None
+
+
+def test_holm_level() -> None:
+    assert holm_level([0.2], 0.05) == 0.05
+    assert holm_level([0.2, 0.3, 0.4], 0.06) == pytest.approx(0.02)  # none
+    assert holm_level([0.4, 0.001, 0.03], 0.06) == pytest.approx(0.06)  # 0.02 and 0.03 are passed, 0.06 is not
+    assert holm_level([0.06, 0.001, 0.03], 0.06) == pytest.approx(0.06)  # all
+
+
+def test_claims_of_a_family_are_right_together() -> None:
+    """Six independent p-values, three of true hypotheses: how often is one of these rejected?"""
+    rng = np.random.default_rng(3)
+    wrong = 0
+    for _ in range(4000):
+        true, false = rng.uniform(size=3), rng.beta(0.3, 8.0, size=3)
+        wrong += bool((true <= holm_level([*true, *false], 0.05)).any())
+    assert not_above(wrong, 4000, 0.05)
+    assert wrong > 0.02 * 4000  # and the rate is made use of
