@@ -42,7 +42,8 @@ ROUNDS = 3
 TEST = 40
 STEPS, STRIDE = 1000, 20
 """MD steps of each of the four walkers in a round; frames are looked at every STRIDE."""
-RULES = ("own", "random", "dp-gen")
+RULES = ("own", "own, none held back", "random", "dp-gen")
+"""The second chooses like the first and trains on all its labels, as the others do: what choosing alone gains."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def rounds(name: str, rule: str, seed: int) -> Iterator[dict[str, Any]]:
         judged = Judged(pool, maxima(predict(committee, pool)), [item.frame for item in train], fixed)
         rng = np.random.default_rng([seed, n])
         k = BATCH - FRESH if rule == "own" else BATCH
-        taken = choose(rule, judged, k, rng, target=oracle.target, window=window)
+        taken = choose("own" if rule.startswith("own") else rule, judged, k, rng, target=oracle.target, window=window)
         train = train + label(calculator, [pool[i] for i in taken])
         labels += len(taken)
         if rule == "own":
