@@ -222,8 +222,11 @@ def weigh(
     lengths = len(reference.series) * reference.interval_ps, len(md.series) * md.interval_ps
     found = _Found(float(np.abs(difference).sum()), limit, lengths)
     missing = found.need_for_blocks(blocks)
-    noise = None if missing else _Noise.of((blocks[0].resample(DRAWS, rng), blocks[1].resample(DRAWS, rng)), np.sign(difference))
-    p_equivalent, p_different = (1.0, 1.0) if noise is None else _p_values(difference, noise, limit)
+    noise, p_equivalent, p_different = None, 1.0, 1.0
+    if missing is None:
+        errors = blocks[0].resample(DRAWS, rng), blocks[1].resample(DRAWS, rng)
+        noise = _Noise.of(errors, np.sign(difference))
+        p_equivalent, p_different = _p_values(difference, errors[1] - errors[0], limit)
     curves = [
         Curve(mean, part.error(), length, len(part.means)) for mean, part, length in zip(means, blocks, lengths, strict=True)
     ]
@@ -272,11 +275,10 @@ def _unit(means: tuple[Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]], 
 
 
 class _Noise(NamedTuple):
-    """Resampled errors of the means."""
+    """What the resampled errors of the means come to."""
 
-    difference: Float[np.ndarray, "draws bins"]
     sizes: Float[np.ndarray, " draws"]
-    """Of that difference."""
+    """Of their difference."""
     of_each: tuple[float, float]
     """Mean size for reference and MD alone."""
     along: tuple[float, float]
@@ -284,21 +286,22 @@ class _Noise(NamedTuple):
 
     @classmethod
     def of(cls, errors: Errors, signs: Float[np.ndarray, " bins"]) -> "_Noise":
-        difference = errors[1] - errors[0]
         one, other = (float(np.abs(e).sum(axis=1).mean()) for e in errors)
         this, that = (float(np.std(e @ signs)) for e in errors)
-        return cls(difference, np.abs(difference).sum(axis=1), (one, other), (this, that))
+        return cls(np.abs(errors[1] - errors[0]).sum(axis=1), (one, other), (this, that))
 
 
-def _p_values(difference: Float[np.ndarray, " bins"], noise: _Noise, limit: float) -> tuple[float, float]:
+def _p_values(
+    difference: Float[np.ndarray, " bins"], errors: Float[np.ndarray, "draws bins"], limit: float
+) -> tuple[float, float]:
     """p-values of both claims; 1 for the one that the measured difference speaks against."""
     distance = float(np.abs(difference).sum())
     direction = difference / distance if distance > 0 else np.full(len(difference), 1.0 / len(difference))
-    resampled = np.abs(limit * direction + noise.difference).sum(axis=1)
+    resampled = np.abs(limit * direction + errors).sum(axis=1)
     # A hair's breadth, lest numbers without any scatter be decided by rounding.
     hair = 1e-9 * (limit + distance)
     if distance < limit:
-        too_loud = float(np.mean(noise.sizes >= limit))
+        too_loud = float(np.mean(np.abs(errors).sum(axis=1) >= limit))
         return max(float(np.mean(resampled <= distance + hair)), too_loud), 1.0
     return 1.0, float(np.mean(resampled >= distance - hair))
 
