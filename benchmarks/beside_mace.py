@@ -1,6 +1,7 @@
 """One member and MACE 64x0e trained on the same frames at the same time, one core each: who is how accurate when?
 
     python benchmarks/beside_mace.py [SET ...] [--frames N ...] [--minutes M] [--json FILE]
+    python benchmarks/beside_mace.py --draw FIGURE --json FILE
 
 The member has its default fit. MACE (2 layers, max_ell 3, correlation 3, 8 Bessel functions, cutoff 5 Å, float32, batches of 4
 frames, its own defaults otherwise) trains for M minutes, or without --minutes for as long as the member; its learning rate falls
@@ -18,13 +19,14 @@ import re
 import subprocess
 import tempfile
 import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import ase.io
 import numpy as np
-from accuracy import SYSTEMS, split
+from accuracy import SYSTEMS, known, split
 from peers import peers_python
 
 from al_leignn.config import ModelConfig, TrainConfig
@@ -124,6 +126,27 @@ def row(result: dict[str, Any]) -> str:
     )
 
 
+def draw(results: list[dict[str, Any]], figure: Path) -> None:
+    """Learning curves of the systems that were fitted with several numbers of frames."""
+    import matplotlib.pyplot as plt  # not before it is known that nothing is to be timed
+
+    curves: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for result in sorted(results, key=lambda r: r["train"]):
+        curves[result["system"]].append(result)
+    curves = {name: found for name, found in curves.items() if len(found) > 1}
+    _, grid = plt.subplots(1, len(curves), figsize=(3.2 * len(curves), 3.0), layout="constrained", squeeze=False, sharey=True)
+    for axes, (name, found) in zip(grid[0], curves.items(), strict=True):
+        frames = [r["train"] for r in found]
+        axes.loglog(frames, [r["mace_force_mae"] for r in found], "s--", color="0.5", label="MACE 64x0e, equal time")
+        axes.loglog(frames, [r["force_mae"] for r in found], "o-", color="C3", label="one member")
+        axes.set(title=name, xlabel="training frames", xticks=frames, xticklabels=frames)
+        axes.minorticks_off()
+    ticks = [5, 10, 20, 50, 100, 200]
+    grid[0, 0].set(ylabel="test force MAE (meV/Å)", yticks=ticks, yticklabels=ticks)
+    grid[0, 0].legend()
+    plt.savefig(figure, dpi=110)
+
+
 HEAD = (
     "| system | frames | one member: CPU s | meV/atom | meV/Å | MACE 64x0e: CPU s (epochs) | meV/atom | meV/Å |\n"
     "| --- | --- | --- | --- | --- | --- | --- | --- |"
@@ -132,14 +155,18 @@ HEAD = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("systems", nargs="*", choices=list(SYSTEMS), default=["mlearn_si"])
+    parser.add_argument("systems", nargs="*", type=known, metavar="SET", help=f"{', '.join(SYSTEMS)} [default: mlearn_si]")
     parser.add_argument("--frames", type=int, nargs="+", help="[default: all training frames]")
     parser.add_argument("--minutes", type=float, help="of MACE [default: as long as the member]")
     parser.add_argument("--json", type=Path, help="one line for each pair of fits is added to this file")
+    parser.add_argument("--draw", type=Path, metavar="FIGURE", help="fit nothing; draw what --json holds")
     given = parser.parse_args()
+    if given.draw:
+        draw([json.loads(line) for line in given.json.read_text().splitlines()], given.draw)
+        return
     use_one_thread()
     print(HEAD, flush=True)
-    for name in given.systems:
+    for name in given.systems or ["mlearn_si"]:
         for n_frames in given.frames or [None]:
             result = compare(name, n_frames, given.minutes)
             print(row(result), flush=True)

@@ -52,7 +52,7 @@ CASES: dict[str, tuple[Atoms, dict[str, Any]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="*", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--only", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     rows = {}
