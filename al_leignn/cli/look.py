@@ -52,6 +52,7 @@ def history(
 
     Example: al-leignn history Si --plot history.png
     """
+    answer_at_once()
     from al_leignn.campaign.campaign import Campaign
     from al_leignn.campaign.history import History
     from al_leignn.cli.views import history_view
@@ -78,6 +79,7 @@ def explain(frame: Uid, folder: CampaignDir = Path(), json: Json = False) -> Non
 
     Example: al-leignn explain 3fa9 Si
     """
+    answer_at_once()
     from al_leignn.campaign.campaign import Campaign
     from al_leignn.cli.views import life_view
 
