@@ -185,7 +185,7 @@ class Evidence:
             return replace(self.measured, outcome=Outcome.EQUIVALENT)
         if self.p_different <= different:
             return replace(self.measured, outcome=Outcome.DIFFERENT)
-        return replace(self.measured, need=self.found.need_for_power(self.noise, min(equivalent, different)))
+        return replace(self.measured, need=self.found.need_for_power(self.noise, equivalent, different))
 
 
 def weigh(
@@ -323,18 +323,19 @@ class _Found(NamedTuple):
                 return Need(max(MIN_BLOCKS * block - length, block), of)
         return None
 
-    def need_for_power(self, noise: _Noise, level: float) -> Need:
-        """How much longer until the nearer claim would probably be made at this level.
+    def need_for_power(self, noise: _Noise, equivalent: float, different: float) -> Need:
+        """How much longer until the nearer claim would probably be made at its level.
 
         The true difference is taken for what is measured less the noise, but for clearer than half or twice the tolerance:
         how close it comes to the tolerance is what nobody knows yet. MD is cheap: it is asked for alone if not too
         much of it is enough (`CHEAP`).
         """
         size, scatter = noise.of_each, noise.along
-        loudness = float(np.quantile(noise.sizes, 1 - level)) / (float(noise.sizes.mean()) or 1.0)
         true = math.sqrt(max(0.0, self.distance**2 - size[0] ** 2 - size[1] ** 2))
         alike = true < self.limit
         true = min(true, self.limit / 2) if alike else max(true, 2 * self.limit)
+        level = equivalent if alike else different
+        loudness = float(np.quantile(noise.sizes, 1 - level)) / (float(noise.sizes.mean()) or 1.0)
         margin = NormalDist().inv_cdf(1 - level) + NormalDist().inv_cdf(POWER)
 
         def decides(reference: float, md: float) -> bool:
