@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,8 +25,16 @@ from al_leignn.config import (
 from al_leignn.config import Labeller as LabellerConfig
 from al_leignn.core import Allowance, Doubt, DoubtfulLabels, Frame, LabelFailure, LabelledFrame, Labels, Reason
 from al_leignn.errors import RunError
+from al_leignn.label.ase_calc import AseLabeller
 from al_leignn.label.checks import Expectation, check_labels, disagreement, screen_geometry, unit_of
+from al_leignn.label.cp2k import Cp2kLabeller
 from al_leignn.label.equivalent import Equivalent
+from al_leignn.label.espresso import EspressoLabeller
+from al_leignn.label.external import ExternalLabeller
+from al_leignn.label.files import FileLabeller
+from al_leignn.label.gpaw import GpawLabeller
+from al_leignn.label.mailbox import MailboxLabeller
+from al_leignn.label.vasp import VaspLabeller
 from al_leignn.labelstore import LabelStore
 from al_leignn.store import Stopwatch
 
@@ -123,36 +131,21 @@ def _objection(result: DoubtfulLabels | LabelFailure) -> Doubt:
     return result.doubt if isinstance(result, DoubtfulLabels) else Doubt(result.reason, result.detail)
 
 
-def make_labeller(config: LabellerConfig) -> Labeller:
-    """The labeller of a config section; only its own module is imported."""
+def make_labeller(config: LabellerConfig) -> GpawLabeller | FileLabeller[Any] | AseLabeller | ExternalLabeller | MailboxLabeller:
     match config:
         case GpawConfig():
-            from al_leignn.label.gpaw import GpawLabeller
-
             return GpawLabeller(config)
         case EspressoConfig():
-            from al_leignn.label.espresso import EspressoLabeller
-
             return EspressoLabeller(config)
         case Cp2kConfig():
-            from al_leignn.label.cp2k import Cp2kLabeller
-
             return Cp2kLabeller(config)
         case VaspConfig():
-            from al_leignn.label.vasp import VaspLabeller
-
             return VaspLabeller(config)
         case MailboxConfig():
-            from al_leignn.label.mailbox import MailboxLabeller
-
             return MailboxLabeller(config)
         case AseConfig():
-            from al_leignn.label.ase_calc import AseLabeller
-
             return AseLabeller(config)
         case ExternalConfig():
-            from al_leignn.label.external import ExternalLabeller
-
             return ExternalLabeller(config)
 
 
