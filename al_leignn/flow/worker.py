@@ -43,6 +43,7 @@ _POLL_S = 0.2
 _POLL_LONGEST_S = 5.0
 _PATIENCE_S = 60.0
 _GRACE_S = 20.0
+_LAST_PING_S = 2.0
 
 
 class Stopped(BaseException):
@@ -149,8 +150,16 @@ def worker(
                     # Local ones are few, and waited for. A thousand on a cluster must not ask a database five times a second.
                     idle_s = time.monotonic() - last_work
                     time.sleep(_POLL_S if name is not None else min(max(_POLL_S, idle_s / 10), _POLL_LONGEST_S))
+            _let_pings_end()
     finally:
         launchpad.connection.close()
+
+
+def _let_pings_end() -> None:
+    """FireWorks' threads give one more sign of life when their item has ended, and fail on a closed connection."""
+    for thread in threading.enumerate():
+        if thread.name.endswith("(ping_launch)"):
+            thread.join(_LAST_PING_S)
 
 
 @contextmanager
