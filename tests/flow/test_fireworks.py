@@ -80,7 +80,7 @@ def test_worker_ends_an_iteration_adds_the_next_and_leaves_nothing_behind(
     here.mkdir()
     add_workflow(launchpad, campaign, 1)
     worker_elsewhere = subprocess.Popen([sys.executable, "-c", WORKER, str(server.file)], cwd=here)
-    wait_for(lambda: published(campaign, Stage.CONVERGE) and len(states(launchpad)) > 20, "the next workflow")
+    wait_for(lambda: published(campaign, Stage.CONVERGE) and len(states(launchpad)) > 20, "the next workflow", 60)
     worker_elsewhere.terminate()
     assert worker_elsewhere.wait(timeout=30) == 0
     assert not list(here.iterdir())
@@ -129,7 +129,7 @@ def test_plain_rlaunch_does_the_work(campaign: Layout, launchpad: LaunchPad, ser
     command = [str(rlaunch), "-s", "-l", str(server.file), "rapidfire", "--nlaunches", "infinite", "--sleep", "1"]
     process = subprocess.Popen(command, cwd=elsewhere, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: published(campaign, Stage.COLLECT), "the data set")
+        wait_for(lambda: published(campaign, Stage.COLLECT), "the data set", 60)
     finally:
         process.terminate()
         process.wait()
@@ -141,7 +141,9 @@ def test_stopped_worker_puts_its_item_back(
     campaign = make_campaign(tmp_path / "campaign", ("steps = 60", "steps = 100000000"))
     add_workflow(launchpad, campaign, 0)
     process = subprocess.Popen([sys.executable, "-c", WORKER, str(server.file)])
-    wait_for(lambda: "RUNNING" in states(launchpad).get("train 0/0", []) + states(launchpad).get("train 0/1", []), "a trainer")
+    wait_for(
+        lambda: "RUNNING" in states(launchpad).get("train 0/0", []) + states(launchpad).get("train 0/1", []), "a trainer", 60
+    )
     time.sleep(1.0)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0

@@ -100,8 +100,8 @@ class Cluster:
                 process = subprocess.Popen(command, env=self.environment, stdout=out, stderr=out, start_new_session=True)
             stack.callback(self._end, process)
             if command[0] == "munged":
-                wait_for((root / "munge.socket").exists, "munge")
-        wait_for(lambda: "idle" in self.call("sinfo", "-h", "-o", "%t"), f"the node; see {root}")
+                wait_for((root / "munge.socket").exists, "munge", 60)
+        wait_for(lambda: "idle" in self.call("sinfo", "-h", "-o", "%t"), f"the node; see {root}", every_s=0.5)
 
     @staticmethod
     def _end(process: subprocess.Popen[bytes]) -> None:
@@ -134,7 +134,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         cluster.start(stack)
         yield cluster
         cluster.call("scancel", "--user=root")
-        wait_for(lambda: not cluster.call("squeue", "-h"), "the last jobs to end")
+        wait_for(lambda: not cluster.call("squeue", "-h"), "the last jobs to end", 60, every_s=0.5)
 
 
 def adapter(repository: Path, folder: Path, layout: Layout, walltime: str, grace_s: int | None) -> Path:
@@ -191,14 +191,14 @@ def test_campaign_through_slurm(cluster: Cluster, repository: Path, tmp_path: Pa
     assert qlaunch("00:01:00", None, "--nlaunches", "1").wait(60) == 0
     submitter = qlaunch("01:00:00", 60, "--nlaunches", "infinite", "--maxjobs_queue", "5")
     try:
-        wait_for(lambda: len(cluster.running()) >= 5, "five jobs at once")
+        wait_for(lambda: len(cluster.running()) >= 5, "five jobs at once", every_s=0.5)
         short, cancelled, killed, *_ = sorted(cluster.running(), key=int)
-        wait_for(lambda: sum(runs(layout).values()) >= 5, "five labels under way", 300)
+        wait_for(lambda: sum(runs(layout).values()) >= 5, "five labels under way", 300, every_s=0.5)
         cluster.call("scancel", cancelled)
         kill_without_a_word(killed)
         struck = time.monotonic()
         paid.look()
-        wait_for(lambda: launcher.poll() is not None, "the end of the campaign", LOST_S + 900)
+        wait_for(lambda: launcher.poll() is not None, "the end of the campaign", LOST_S + 900, every_s=0.5)
         lasted = time.monotonic() - struck
     finally:
         for process in (submitter, launcher):

@@ -77,13 +77,13 @@ def test_time_limit_leaves_nobody(tmp_path: Path, code: str) -> None:
     start = time.monotonic()
     assert run_bounded(python(code, str(tmp_path)), tmp_path, 0.5).returncode is None
     assert time.monotonic() - start < 8
-    wait_for(lambda: not alive(tmp_path), "the end of all")
+    wait_for(lambda: not alive(tmp_path), "the end of all", 10)
 
 
 def test_background_children_end_with_the_command(tmp_path: Path) -> None:
     leave = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEP!r}, sys.argv[1]])"
     assert run_bounded(python(leave, str(tmp_path)), tmp_path, 30).returncode == 0
-    wait_for(lambda: not alive(tmp_path), "the end of all")
+    wait_for(lambda: not alive(tmp_path), "the end of all", 10)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -96,10 +96,10 @@ def test_nobody_survives_the_caller(tmp_path: Path, number: signal.Signals) -> N
     )
     caller = subprocess.Popen(python(call, str(tmp_path)), cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
     try:
-        wait_for((tmp_path / "ready").exists, "the command")
+        wait_for((tmp_path / "ready").exists, "the command", 10)
         os.kill(caller.pid, number)
         caller.wait(10)
-        wait_for(lambda: not alive(tmp_path), "the end of all")
+        wait_for(lambda: not alive(tmp_path), "the end of all", 10)
     finally:
         caller.kill()
         caller.wait()
@@ -110,9 +110,9 @@ def test_nobody_survives_the_guard(tmp_path: Path, code: str) -> None:
     """A guard that is killed outright can end nothing itself; the caller learns that the command was killed."""
     guard = start_guarded(python(code, str(tmp_path)), folder=tmp_path)
     try:
-        wait_for(lambda: len(alive(tmp_path)) == 2, "the command")  # the guard has the command's words among its own
+        wait_for(lambda: len(alive(tmp_path)) == 2, "the command", 10)  # the guard has the command's words among its own
         guard.kill()
         guard.wait(10)
-        wait_for(lambda: not alive(tmp_path), "the end of all")
+        wait_for(lambda: not alive(tmp_path), "the end of all", 10)
     finally:
         assert end_guarded(guard) == -signal.SIGKILL
