@@ -227,6 +227,7 @@ def weigh(
         errors = blocks[0].resample(DRAWS, rng), blocks[1].resample(DRAWS, rng)
         noise = _Noise.of(errors, np.sign(difference))
         p_equivalent, p_different = _p_values(difference, errors[1] - errors[0], limit)
+        p_equivalent = max(p_equivalent, float(np.mean(noise.sizes >= limit)))
     curves = [
         Curve(mean, part.error(), length, len(part.means)) for mean, part, length in zip(means, blocks, lengths, strict=True)
     ]
@@ -301,8 +302,7 @@ def _p_values(
     # A hair's breadth, lest numbers without any scatter be decided by rounding.
     hair = 1e-9 * (limit + distance)
     if distance < limit:
-        too_loud = float(np.mean(np.abs(errors).sum(axis=1) >= limit))
-        return max(float(np.mean(resampled <= distance + hair)), too_loud), 1.0
+        return float(np.mean(resampled <= distance + hair)), 1.0
     return 1.0, float(np.mean(resampled >= distance - hair))
 
 
