@@ -193,7 +193,7 @@ def _like(reference: Trajectory, conditions: Conditions) -> tuple[Atoms, Explore
     start = reference.frame(0)
     if reference.velocities is not None:
         start.set_velocities(reference.velocities[0] / FS)
-    step, stride = _times(reference.interval_fs, timestep([start]))
+    step, stride = _times(reference, timestep([start]))
     settings = checked_explore(
         ensemble=conditions.ensemble or ("nvt" if reference.fixed_cell else "npt"),
         temperatures=[reference.temperature],
@@ -270,8 +270,16 @@ def with_predictions(trajectory: Trajectory, committee: Committee) -> Trajectory
     )
 
 
-def _times(interval_fs: float, longest_step: float) -> tuple[float, int]:
-    """Time step (fs) and steps between frames, near to `longest_step`, for frames that fall onto those of the reference."""
+def _times(reference: Trajectory, longest_step: float) -> tuple[float, int]:
+    """Time step (fs) and steps between frames, for frames that fall onto those of the reference.
+
+    The time step is the reference's where its frames name it, so that both have the same error of it; else near `longest_step`.
+    """
+    interval_fs = reference.interval_fs
+    if reference.timestep_fs is not None:
+        step = reference.timestep_fs
+        between = max(1, round(interval_fs / step))
+        return step, next(n for n in range(between, 0, -1) if between % n == 0 and n * step <= max(FINEST_FS, step))
     if interval_fs < longest_step:
         return interval_fs * math.floor(longest_step / interval_fs), 1
     interval = interval_fs / math.ceil(interval_fs / FINEST_FS)

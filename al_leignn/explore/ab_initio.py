@@ -85,7 +85,7 @@ class AbInitioRun:
         """Begin, or go on where it was interrupted or ended after fewer steps.
 
         Each frame has energy (eV), forces (eV/Å) and, if the labeller gives it, stress (eV/Å^3) as REF_* keys, momenta, the
-        kinetic temperature (K), the time (fs), and with a thermostat its target, kind and friction (1/ps).
+        kinetic temperature (K), time and time step (fs), and with a thermostat its target, kind and friction (1/ps).
 
         Raises
         ------
@@ -179,6 +179,7 @@ class AbInitioRun:
             "REF_energy": labels.energy,
             **({} if labels.stress is None else {"REF_stress": labels.stress}),
             "time_fs": done * self.config.timestep_fs,
+            "timestep_fs": self.config.timestep_fs,
             "temperature": temperature,
             "level": f"id:{self.level}",
         }

@@ -137,7 +137,7 @@ def run_recorded(
     resumed = checkpoint.load(potential, walkers, settings)
     # Before a file is made, so that what is refused leaves nothing behind.
     fresh = None if resumed else Batch.start(potential, walkers, settings, seed)
-    recorder = Recorder(out, settings.config.timestep_fs, resumed.position if resumed else 0)
+    recorder = Recorder(out, settings.config, resumed.position if resumed else 0)
 
     def keep(sample: Sample) -> None:
         recorder.add(sample)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from al_leignn.config import ExploreConfig
 from al_leignn.core import Deviation, Frame, Origin
 from al_leignn.explore.batch import Sample
 from al_leignn.shapes import Float
@@ -39,13 +40,13 @@ class Recorder:
     ----------
     path
         Made if it is not there; an existing file is cut to `position` bytes.
-    timestep_fs
-        For the time of each frame.
+    config
+        How the MD runs: frames tell their time, the time step and the thermostat.
     """
 
-    def __init__(self, path: Path, timestep_fs: float, position: int = 0) -> None:
+    def __init__(self, path: Path, config: ExploreConfig, position: int = 0) -> None:
         self.path = path
-        self.timestep_fs = timestep_fs
+        self.config = config
         self._pack: Callable[[bytes], bytes] = _PACKERS.get(path.suffix, bytes)
         self._waiting: list[bytes] = []
         self._size = 0
@@ -54,7 +55,7 @@ class Recorder:
 
     def add(self, sample: Sample) -> None:
         """Append a sample."""
-        text = frame_text(sample, self.timestep_fs)
+        text = frame_text(sample, self.config)
         self._waiting.append(text)
         self._size += len(text)
         if self._size > _ENOUGH:
@@ -74,20 +75,22 @@ class Recorder:
             self._waiting, self._size = [], 0
 
 
-def frame_text(sample: Sample, timestep_fs: float) -> bytes:
+def frame_text(sample: Sample, config: ExploreConfig) -> bytes:
     """A frame of extended XYZ.
 
-    Of the frame: potential energy (eV), kinetic temperature and target (K), time (fs). Of each atom: force deviation and norm
-    of the committee's mean force (eV/Å).
+    Of the frame: potential energy (eV), kinetic temperature and target (K), time and time step (fs), thermostat. Of each atom:
+    force deviation and norm of the committee's mean force (eV/Å).
     """
     atoms, origin = sample.frame.atoms, sample.frame.origin
     lattice = f'Lattice="{" ".join(f"{x:.8f}" for x in atoms.cell.array.ravel())}" ' if atoms.cell.rank == 3 else ""
     pbc = " ".join("T" if flag else "F" for flag in atoms.pbc)
+    bath = "" if config.ensemble == "nve" else f"thermostat={config.thermostat} friction_per_ps={config.friction_per_ps!r} "
     head = (
         f'{lattice}Properties=species:S:1:pos:R:3:force_deviation:R:1:mean_force:R:1 pbc="{pbc}" energy={sample.energy!r} '
         f"temperature={sample.temperature!r} target_temperature={origin.temperature!r} walker={origin.walker} "
-        f"md_step={origin.step} time_fs={origin.step * timestep_fs:g} max_force_deviation={sample.deviation.max!r} "
-        f"uid=id:{sample.frame.uid} energy_deviation={float(sample.deviation.energy)!r}"
+        f"md_step={origin.step} time_fs={origin.step * config.timestep_fs:g} timestep_fs={config.timestep_fs!r} {bath}"
+        f"max_force_deviation={sample.deviation.max!r} uid=id:{sample.frame.uid} "
+        f"energy_deviation={float(sample.deviation.energy)!r}"
     )
     rows: list[list[float]] = np.column_stack([atoms.positions, sample.deviation.per_atom, sample.deviation.mean_force]).tolist()
     lines = [

@@ -153,9 +153,12 @@ def agree(
             fix="; ".join(f"{name}: {why}" for name, why in skipped.items()) or "choose other observables",
         )
     memories = reference.memory_ps, md.memory_ps
+    controls = None
+    if reference.bath is not None and reference.bath == md.bath and reference.kinetic is not None and md.kinetic is not None:
+        controls = reference.kinetic / reference.freedom, md.kinetic / md.freedom
     evidence = [
-        weigh(ours, theirs, tolerances[ours.kind], rng=np.random.default_rng(child), memories_ps=memories)
-        for (ours, theirs), child in zip(pairs, seed.spawn(len(pairs)), strict=True)
+        weigh(one, other, tolerances[one.kind], rng=np.random.default_rng(child), memories_ps=memories, controls=controls)
+        for (one, other), child in zip(pairs, seed.spawn(len(pairs)), strict=True)
     ]
     equivalent = holm_level((e.p_equivalent for e in evidence), error_rate / 2)
     different = holm_level((e.p_different for e in evidence), error_rate / 2)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from al_leignn.shapes import Float
-from al_leignn.validate.statistics import MIN_BLOCKS, Blocks
+from al_leignn.validate.statistics import MIN_BLOCKS, Blocks, controlled
 
 DRAWS = 5_000
 """Resampled differences behind each p-value."""
@@ -195,6 +195,7 @@ def weigh(
     *,
     rng: np.random.Generator,
     memories_ps: tuple[float, float] = (0.0, 0.0),
+    controls: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]] | None = None,
 ) -> Evidence:
     """p-values of the two claims about one observable.
 
@@ -210,12 +211,19 @@ def weigh(
     ----------
     memories_ps
         Of reference and MD: time that one independent sample takes at the least (`Trajectory.memory_ps`).
+    controls
+        Of reference and MD, over the same times: a number with the same expectation in both. What goes with it is left out
+        of difference and noise (`statistics.controlled`).
     """
     blocks = (
         Blocks.of(reference.series, memories_ps[0] / reference.interval_ps),
         Blocks.of(md.series, memories_ps[1] / md.interval_ps),
     )
     means = reference.series.mean(axis=0), md.series.mean(axis=0)
+    if controls is not None and all(part.enough for part in blocks):
+        raw, blocks = blocks, controlled(blocks, controls)
+        shifts = [new.means.mean(axis=0) - old.means.mean(axis=0) for new, old in zip(blocks, raw, strict=True)]
+        means = means[0] + shifts[0], means[1] + shifts[1]
     difference = means[1] - means[0]
     unit = _unit(means, tolerance)
     limit = max(tolerance.value * unit, tolerance.floor * len(difference))

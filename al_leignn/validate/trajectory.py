@@ -75,6 +75,8 @@ class Trajectory:
     """Potential energy of the cell, eV."""
     kinetic: Float[np.ndarray, " frames"] | None = None
     """Kinetic energy, eV."""
+    freedom: int = 0
+    """Degrees of freedom that carry it."""
     forces: Float[np.ndarray, "frames atoms 3"] | None = None
     stresses: Float[np.ndarray, "frames 6"] | None = None
     """Of the potential, positive under tension, eV/Å^3."""
@@ -84,6 +86,8 @@ class Trajectory:
     """langevin or csvr, where the frames name it."""
     friction_per_ps: float | None = None
     """Of the thermostat, where the frames name it."""
+    timestep_fs: float | None = None
+    """Of the MD, where the frames name it."""
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -118,6 +122,15 @@ class Trajectory:
         if total.std() < CONSTANT * self.energies.std():
             return 0.0
         return cautious(inefficiency(total[:, None]), len(total)) * self.interval_fs / 1000.0
+
+    @property
+    def bath(self) -> tuple[float, float] | None:
+        """What the mean kinetic temperature depends on, whatever the potential: the thermostat's temperature (K), and the time
+        step (fs), whose error it shows. None where either is not known.
+        """
+        if not self.thermostat or self.timestep_fs is None or self.temperature is None or self.temperature_error > 0:
+            return None
+        return self.temperature, self.timestep_fs
 
     def frame(self, n: int) -> Atoms:
         """One frame, without velocities."""
@@ -218,11 +231,13 @@ def trajectory(
         temperature_error=error,
         energies=_all([x.energy for x in labels]),
         kinetic=kinetic,
+        freedom=freedom,
         forces=_all([x.forces for x in labels]),
         stresses=_all([x.stress for x in labels]),
         level=str(images[0].info.get("level", "")).removeprefix("id:"),
         thermostat=str(images[0].info.get("thermostat", "")),
         friction_per_ps=images[0].info.get("friction_per_ps"),
+        timestep_fs=images[0].info.get("timestep_fs"),
     )
 
 

@@ -74,8 +74,8 @@ SYSTEMS = {
         temperatures=(300, 1000),
         labeller={"ecut": 200.0, "kpts": [2, 2, 2], "gamma_centred": False},
         timestep_fs=4.0,
-        friction_per_ps=40.0,
-        settle_ps=0.1,
+        friction_per_ps=20.0,
+        settle_ps=0.2,
     ),
     "aluminium": System(
         structure=liquid_aluminium,

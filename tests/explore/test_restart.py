@@ -145,7 +145,7 @@ def test_samples_are_read_back_as_they_were(lennard_jones: Any, tmp_path: Path, 
     walkers = [Walker(1, Atoms("Ar2", [[0, 0, 0], [3.8, 0, 0]]), 10.0), Walker(0, argon(), (20.0, 50.0))]
     potential = lennard_jones(strengths=(0.9, 1.1))
     found = explore(potential, walkers, config(steps=15), iteration=2, trust_hi=np.inf, seed=np.random.SeedSequence(1))
-    recorder = Recorder(tmp_path / f"samples.extxyz{suffix}", timestep_fs=5.0)
+    recorder = Recorder(tmp_path / f"samples.extxyz{suffix}", config(steps=15))
     for sample in found.samples[::-1]:
         recorder.add(sample)
     recorder.mark()

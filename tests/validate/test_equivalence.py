@@ -188,3 +188,38 @@ def test_claims_of_a_family_are_right_together() -> None:
         wrong += bool((true <= holm_level([*true, *false], 0.05)).any())
     assert not_above(wrong, 4000, 0.05)
     assert wrong > 0.02 * 4000  # and the rate is made use of
+
+
+@pytest.mark.parametrize("true", [0.0, 0.3])
+def test_what_goes_with_a_control_is_no_noise(true: float) -> None:
+    """A number that follows a control of known mean: decided from a fraction of the data, and not more often wrongly."""
+    tolerance, repeats = Tolerance(Measure.ABSOLUTE, 0.3), 100
+
+    def verdicts(*, known: bool) -> Counter[Outcome]:
+        rng = np.random.default_rng(11)
+        found: Counter[Outcome] = Counter()
+        for _ in range(repeats):
+            controls = ar1(rng, 400)[:, 0], ar1(rng, 1600)[:, 0]
+            one, other = (2.0 * c[:, None] + 0.5 * ar1(rng, len(c)) for c in controls)
+            evidence = weigh(number(one), number(other + true), tolerance, rng=rng, controls=controls if known else None)
+            found[evidence.decide(0.05, 0.05).outcome] += 1
+        return found
+
+    blind, informed = verdicts(known=False), verdicts(known=True)
+    if true == 0.0:
+        assert informed[Outcome.EQUIVALENT] > 0.9 * repeats > 0.3 * repeats > blind[Outcome.EQUIVALENT]
+        assert not informed[Outcome.DIFFERENT]
+    else:
+        assert not_above(informed[Outcome.EQUIVALENT], repeats, 0.05)
+        assert not_above(informed[Outcome.DIFFERENT], repeats, 0.05)
+
+
+def test_a_control_that_says_nothing_costs_little() -> None:
+    rng = np.random.default_rng(12)
+    sizes = []
+    for _ in range(50):
+        one, other = number(ar1(rng, 1000, 5)), number(ar1(rng, 4000, 5))
+        controls = ar1(rng, 1000)[:, 0], ar1(rng, 4000)[:, 0]
+        with_it, without = (weigh(one, other, Tolerance(Measure.ABSOLUTE, 1.0), rng=rng, controls=c) for c in (controls, None))
+        sizes.append(with_it.measured.noise / without.measured.noise)
+    assert np.mean(sizes) == pytest.approx(1.0, abs=0.05)
