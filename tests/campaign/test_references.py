@@ -10,12 +10,16 @@ from ase.io import read, write
 
 from al_leignn.campaign.aimd import AimdOptions, run_aimd
 from al_leignn.campaign.history import History
+from al_leignn.campaign.item import model_file
 from al_leignn.campaign.layout import Layout
 from al_leignn.campaign.preflight import preflight
 from al_leignn.campaign.stages import run_stage
 from al_leignn.campaign.state import scan
+from al_leignn.campaign.validation import Conditions, md_like
 from al_leignn.core import DecisionKind, Stage, StageRequest
 from al_leignn.errors import ConfigError, DataError, StaleArtifactError
+from al_leignn.model.committee import Committee
+from al_leignn.validate.trajectory import read_trajectory
 
 CONVERGE = """
 [converge]
@@ -56,6 +60,15 @@ def test_md_of_the_committee_is_compared_with_it(campaign: Layout) -> None:
     assert {o["kind"] for o in whole["observables"]} == {"rdf", "energy", "forces"}
     assert whole["md"]["length_ps"] > 3 * whole["reference"]["length_ps"]
     assert not list(campaign.root.glob("**/reference-*.extxyz"))
+
+
+def test_md_runs_as_the_reference_did(campaign: Layout, tmp_path: Path) -> None:
+    """With its time step, thermostat and temperature: mean kinetic energies then differ by chance alone."""
+    reference = read_trajectory(campaign.root / "aimd-300K.extxyz")
+    committee = Committee.load(model_file(campaign.root))
+    md = md_like(reference, committee, tmp_path / "md.extxyz", Conditions(ps=0.3), seed=1, progress=quiet)
+    assert md.bath == reference.bath == (300.0, 3.0)
+    assert (md.thermostat, md.friction_per_ps) == (reference.thermostat, reference.friction_per_ps)
 
 
 def test_the_decision_rests_on_it(campaign: Layout) -> None:
