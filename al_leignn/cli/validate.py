@@ -136,6 +136,9 @@ def _print(found: "Agreement") -> None:
     console.print(table)
     for name, reason in found.skipped.items():
         console.print(f"not compared: {name} ({reason})", markup=False)
+    if late := found.reference.relaxation_ps:
+        what = f"the energy of {found.reference.name} was not in equilibrium at the start"
+        console.print(f"warning: {what}\n  to do: leave it out with --skip-ps {late:.2g}", markup=False)
     colour = COLOURS[found.outcome.value]
     rate = percent(found.error_rate)
     console.print(f"\n[bold {colour}]{found.outcome.value}[/bold {colour}] (chance of one or more wrong claims: {rate} at most)")

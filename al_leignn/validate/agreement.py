@@ -249,4 +249,5 @@ def _about(trajectory: Trajectory) -> dict[str, Any]:
         "interval_fs": trajectory.interval_fs,
         "length_ps": trajectory.length_ps,
         "temperature": trajectory.temperature,
+        "relaxation_ps": trajectory.relaxation_ps,
     }

@@ -23,6 +23,9 @@ MOST_BLOCKS = 64
 WINDOW = 5.0
 """The sum over autocorrelations ends after this many correlation times (Sokal's rule)."""
 
+GAIN = 3.0
+"""Independent samples more by leaving out the start that are no accident."""
+
 MODES = 3
 """Principal components of a series whose own correlation times are looked at."""
 
@@ -116,6 +119,19 @@ class Blocks:
         scatter = self.inflation * (self.means - self.means.mean(axis=0)) / math.sqrt(count * (count - 1))
         chi = np.sqrt(rng.chisquare(count - 1, size=(draws, 1)) / (count - 1))
         return np.asarray(rng.standard_normal((draws, count)) @ scatter / chi)
+
+
+def equilibrated(series: Float[np.ndarray, " samples"]) -> int:
+    """Samples to leave out at the start, lest a relaxation pass for a slow fluctuation; 0 where there is none to be seen.
+
+    As many as leave the most independent samples (Chodera, J. Chem. Theory Comput. 12, 1799 (2016)), if these are more than
+    `GAIN` times those of the whole series.
+    """
+    n = len(series)
+    starts = [round(share * n) for share in np.linspace(0.0, 0.5, 21)]
+    independent = [(n - start) / inefficiency(series[start:, None]) for start in starts]
+    best = int(np.argmax(independent))
+    return starts[best] if independent[best] > GAIN * independent[0] else 0
 
 
 def controlled(

@@ -20,7 +20,7 @@ from al_leignn.errors import DataError
 from al_leignn.shapes import Bool, Float, Int
 from al_leignn.units import FS, KB
 from al_leignn.userdata import StoredLabels, read_parts, stored_labels
-from al_leignn.validate.statistics import Blocks, cautious, inefficiency
+from al_leignn.validate.statistics import Blocks, cautious, equilibrated, inefficiency
 
 MIN_FRAMES = 20
 
@@ -131,6 +131,11 @@ class Trajectory:
         if not self.thermostat or self.timestep_fs is None or self.temperature is None or self.temperature_error > 0:
             return None
         return self.temperature, self.timestep_fs
+
+    @property
+    def relaxation_ps(self) -> float:
+        """Time at the start before the potential energy is in equilibrium; 0 where it always is, or is not known."""
+        return 0.0 if self.energies is None else equilibrated(self.energies) * self.interval_fs / 1000.0
 
     def frame(self, n: int) -> Atoms:
         """One frame, without velocities."""

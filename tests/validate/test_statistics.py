@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from al_leignn.validate.statistics import MIN_BLOCKS, MOST_BLOCKS, Blocks, inefficiency
+from al_leignn.validate.statistics import MIN_BLOCKS, MOST_BLOCKS, Blocks, equilibrated, inefficiency
 
 
 def ar1(rng: np.random.Generator, n: int, decay: float, bins: int = 1) -> NDArray[np.float64]:
@@ -69,3 +69,17 @@ def test_resampled_errors_keep_the_correlation_of_bins() -> None:
     errors = Blocks.of(series).resample(2000, rng)
     assert np.corrcoef(errors.T)[0, 1] < -0.99
     assert errors.std(axis=0) == pytest.approx(np.sqrt(3 / 4000) * np.array([1, 2]), rel=0.3)
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.95])
+def test_relaxation_is_found_and_not_imagined(decay: float) -> None:
+    rng = np.random.default_rng(5)
+    g = (1 + decay) / (1 - decay)
+    imagined, found = [], []
+    for size in np.exp(rng.uniform(np.log(30), np.log(500), 200)):
+        series = ar1(rng, round(size * g), decay)[:, 0]
+        imagined.append(equilibrated(series) > 0)
+        times = np.arange(len(series)) / len(series)
+        found.append(0.1 <= equilibrated(series + 20 * np.exp(-times / 0.05)) / len(series) <= 0.5)
+    assert np.mean(imagined) < 0.03
+    assert np.mean(found) > 0.9
