@@ -19,8 +19,8 @@ from states import al
 
 TEMPERATURE = 600
 OBSERVABLES = ["rdf", "adf", "energy", "forces", "vdos"]
-FRICTION = 10
-"""1/ps: energies are forgotten within 0.1 ps, so that references of tens of ps decide."""
+FRICTION = 20
+"""1/ps: energies are forgotten within 50 fs, so that references of tens of ps decide."""
 
 CONFIG: dict[str, dict[str, Any]] = {
     "train": {"members": 3, "steps": 1000, "warm_steps": 400},
