@@ -232,7 +232,7 @@ def compare_with_references(
             found.append(error)
             continue
         if reference.forces is not None or reference.stresses is not None:
-            md = with_predictions(md, committee)
+            md = with_predictions(md, committee, drove=True)
         found.append(
             agree(
                 reference,
@@ -255,8 +255,11 @@ def _tolerances(config: ConvergeConfig) -> dict[str, Tolerance]:
     return tolerances_of([f"{kind}={value}" for kind, value in config.tolerances.items()])
 
 
-def with_predictions(trajectory: Trajectory, committee: Committee) -> Trajectory:
-    """The same trajectory with the committee's energies, forces and (in three-dimensional cells) stresses."""
+def with_predictions(trajectory: Trajectory, committee: Committee, *, drove: bool) -> Trajectory:
+    """The same trajectory with the committee's energies, forces and (in three-dimensional cells) stresses.
+
+    `drove` says whether it was the mean of this committee that made it.
+    """
     labels = []
     for first in range(0, len(trajectory), BATCH):
         frames = [trajectory.frame(n) for n in range(first, min(first + BATCH, len(trajectory)))]
@@ -267,6 +270,7 @@ def with_predictions(trajectory: Trajectory, committee: Committee) -> Trajectory
         energies=np.array([x.energy for x in labels]),
         forces=np.array([x.forces for x in labels]),
         stresses=np.array(stresses) if len(stresses) == len(labels) else None,
+        driven=drove,
     )
 
 

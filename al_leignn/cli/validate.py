@@ -110,11 +110,11 @@ def _md(
 
         if isinstance(model, str):
             return md_by_calculator(reference, calculator_at(model), out, conditions, seed=seed, progress=told)
-        committee = Committee.load(model_file(model))
+        committee, drove = Committee.load(model_file(model)), made is None
         if made is None:
             made = md_like(reference, committee, out, conditions, seed=seed, progress=told)
     asked = reference.forces is not None or reference.stresses is not None
-    return with_predictions(made, committee) if asked else made
+    return with_predictions(made, committee, drove=drove) if asked else made
 
 
 def _print(found: "Agreement") -> None:

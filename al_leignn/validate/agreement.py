@@ -11,6 +11,7 @@ from ase.data import atomic_masses
 from al_leignn.errors import ConfigError, InputError
 from al_leignn.validate.dynamics import diffusion, highest_frequency, mean_squared_displacement, vibrations
 from al_leignn.validate.equivalence import Comparison, Measure, Observable, Outcome, Tolerance, holm_level, weigh
+from al_leignn.validate.hypervirials import hypervirials, looked_at
 from al_leignn.validate.structure import first_minimum, neighbourhood, pair_functions
 from al_leignn.validate.thermodynamics import force_sizes, thermodynamics
 from al_leignn.validate.trajectory import Trajectory, check_comparable
@@ -153,9 +154,7 @@ def agree(
             fix="; ".join(f"{name}: {why}" for name, why in skipped.items()) or "choose other observables",
         )
     memories = reference.memory_ps, md.memory_ps
-    controls = None
-    if reference.bath is not None and reference.bath == md.bath and reference.kinetic is not None and md.kinetic is not None:
-        controls = reference.kinetic / reference.freedom, md.kinetic / md.freedom
+    controls = _controls(reference, md)
     evidence = [
         weigh(one, other, tolerances[one.kind], rng=np.random.default_rng(child), memories_ps=memories, controls=controls)
         for (one, other), child in zip(pairs, seed.spawn(len(pairs)), strict=True)
@@ -163,6 +162,20 @@ def agree(
     equivalent = holm_level((e.p_equivalent for e in evidence), error_rate / 2)
     different = holm_level((e.p_different for e in evidence), error_rate / 2)
     return Agreement(reference, md, [e.decide(equivalent, different) for e in evidence], skipped, error_rate)
+
+
+def _controls(reference: Trajectory, md: Trajectory) -> tuple[np.ndarray, np.ndarray] | None:
+    """What has one expectation in both if both were in one bath, whatever their potentials: kinetic energy, hypervirials."""
+    if reference.bath is None or reference.bath != md.bath:
+        return None
+    series: list[list[np.ndarray]] = [[], []]
+    if all(t.forces is not None and t.driven for t in (reference, md)):
+        series = [[hypervirials(t, reference.bath[0])] for t in (reference, md)]
+    if reference.kinetic is not None and md.kinetic is not None:
+        kinetic = reference.kinetic / reference.freedom, md.kinetic / md.freedom
+        for of, t, values in zip(series, (reference, md), kinetic, strict=True):
+            of.append(values[looked_at(t)][:, None])
+    return (np.hstack(series[0]), np.hstack(series[1])) if series[0] else None
 
 
 def _why(comparison: Comparison) -> str:

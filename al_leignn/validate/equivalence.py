@@ -195,7 +195,7 @@ def weigh(
     *,
     rng: np.random.Generator,
     memories_ps: tuple[float, float] = (0.0, 0.0),
-    controls: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]] | None = None,
+    controls: tuple[Float[np.ndarray, "n controls"], Float[np.ndarray, "m controls"]] | None = None,
 ) -> Evidence:
     """p-values of the two claims about one observable.
 
@@ -212,7 +212,7 @@ def weigh(
     memories_ps
         Of reference and MD: time that one independent sample takes at the least (`Trajectory.memory_ps`).
     controls
-        Of reference and MD, over the same times: a number with the same expectation in both. What goes with it is left out
+        Of reference and MD, over the same times: numbers with the same expectation in both. What goes with them is left out
         of difference and noise (`statistics.controlled`).
     """
     blocks = (

@@ -135,13 +135,15 @@ def equilibrated(series: Float[np.ndarray, " samples"]) -> int:
 
 
 def controlled(
-    blocks: tuple[Blocks, Blocks], controls: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]
+    blocks: tuple[Blocks, Blocks],
+    controls: tuple[Float[np.ndarray, "n controls"], Float[np.ndarray, "m controls"]],
 ) -> tuple[Blocks, Blocks]:
-    """The same blocks without what a control explains of them: a number that has one expectation in both simulations.
+    """The same blocks without what controls explain of them: numbers that have one expectation in both simulations.
 
-    That its means differ is noise then, and so is what goes with it. Straight lines of one slope are fitted to the block means
-    over those of the control, and both series are brought to one value of it (analysis of covariance; a control variate).
-    Each block is also given what its noise does to the slope, so that `resample` has the errors of the corrected difference.
+    That their means differ is noise then, and so is what goes with it. Linear functions of the controls, of the same slopes for
+    both series, are fitted to the block means, and both series are brought to one value of the controls (analysis of covariance;
+    control variates). Each block is also given what its noise does to the slopes, so that `resample` has the errors of the
+    corrected difference.
 
     Parameters
     ----------
@@ -149,21 +151,30 @@ def controlled(
         Over the same times as the two series, in samples of their own.
     """
     parts = [
-        np.array([part.mean() for part in np.array_split(control, len(b.means))])
+        np.array([part.mean(axis=0) for part in np.array_split(control, len(b.means))])
         for b, control in zip(blocks, controls, strict=True)
     ]
-    scatter = [part.var(ddof=1) for part in parts]
-    if min(scatter) <= 0.0:
+    scatter = [part.var(axis=0, ddof=1) for part in parts]
+    telling = (scatter[0] > 0.0) & (scatter[1] > 0.0)
+    if not telling.any():
         return blocks
+    # Blocks of the two series may be of different lengths: those that scatter less weigh more.
+    ratio = float(np.exp(np.mean(np.log(scatter[1][telling] / scatter[0][telling]))))
+    parts = [part[:, telling] / np.sqrt(scatter[0][telling]) for part in parts]
+    weights = 1.0, 1.0 / ratio
+    apart = [part - part.mean(axis=0) for part in parts]
+    squares = sum(weight * part.T @ part for weight, part in zip(weights, apart, strict=True))
+    inverse, rank = np.linalg.pinv(squares, hermitian=True), int(np.linalg.matrix_rank(squares, hermitian=True))
+    pulls = [weight * part @ inverse for weight, part in zip(weights, apart, strict=True)]
+    slopes = sum(pull.T @ b.means for pull, b in zip(pulls, blocks, strict=True))
+    means = [part.mean(axis=0) for part in parts]
+    middle, between = 0.5 * (means[0] + means[1]), means[1] - means[0]
     freedom = sum(len(part) - 1 for part in parts)
-    pulls = [(part - part.mean()) / s for part, s in zip(parts, scatter, strict=True)]
-    slope = sum(pull @ b.means for pull, b in zip(pulls, blocks, strict=True)) / freedom
-    middle, apart = 0.5 * (parts[0].mean() + parts[1].mean()), parts[1].mean() - parts[0].mean()
     found = []
-    for sign, b, part, pull in zip((-1.0, 1.0), blocks, parts, pulls, strict=True):
-        mean = b.means.mean(axis=0)
-        rest = b.means - mean - np.outer(part - part.mean(), slope)
-        rest *= (1.0 - sign * len(part) * apart * pull / freedom)[:, None]
-        means = mean - slope * (part.mean() - middle) + rest - rest.mean(axis=0)
-        found.append(replace(b, means=means, inflation=b.inflation * math.sqrt(freedom / (freedom - 1))))
+    for sign, b, mean, part, pull in zip((-1.0, 1.0), blocks, means, apart, pulls, strict=True):
+        mine = b.means.mean(axis=0)
+        rest = b.means - mine - part @ slopes
+        rest *= (1.0 - sign * len(part) * pull @ between)[:, None]
+        shifted = mine - (mean - middle) @ slopes + rest - rest.mean(axis=0)
+        found.append(replace(b, means=shifted, inflation=b.inflation * math.sqrt(freedom / (freedom - rank))))
     return found[0], found[1]

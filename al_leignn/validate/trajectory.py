@@ -78,6 +78,8 @@ class Trajectory:
     freedom: int = 0
     """Degrees of freedom that carry it."""
     forces: Float[np.ndarray, "frames atoms 3"] | None = None
+    driven: bool = True
+    """By these forces, not by those of another potential."""
     stresses: Float[np.ndarray, "frames 6"] | None = None
     """Of the potential, positive under tension, eV/Å^3."""
     level: str = ""
@@ -125,8 +127,8 @@ class Trajectory:
 
     @property
     def bath(self) -> tuple[float, float] | None:
-        """What the mean kinetic temperature depends on, whatever the potential: the thermostat's temperature (K), and the time
-        step (fs), whose error it shows. None where either is not known.
+        """What averages that do not depend on the potential do depend on: the thermostat's temperature (K), and the time step
+        (fs), whose error they show. None where either is not known.
         """
         if not self.thermostat or self.timestep_fs is None or self.temperature is None or self.temperature_error > 0:
             return None
