@@ -314,6 +314,10 @@ class GpawConfig(KpointsSection):
         "", description='"d3" (Becke-Johnson damping) or "d4": Grimme\'s dispersion corrections (extra al-leignn[dispersion])'
     )
     hubbard_u: HubbardU = Field(default_factory=dict)
+    datasets: dict[str, str] = Field(
+        default_factory=dict,
+        description='PAW data sets other than the usual ones, by element: {Na = "1"} is Na.1.PBE, with one valence electron',
+    )
     vacuum: Positive = Field(
         6.0, description="least empty space on either side along directions that are not periodic, Å; added where missing"
     )

@@ -94,11 +94,11 @@ class GpawLabeller:
         kind = self._config.dispersion
         if kind and f"dft{kind}" not in versions:
             return [f"the Python package dft{kind} for labeller.dispersion: pip install 'al-leignn[dispersion]'"]
-        symbols = [chemical_symbols[z] for z in sorted(set(species))]
+        names = gpaw_worker.datasets([chemical_symbols[z] for z in sorted(set(species))], _setups(self._config))
         try:
             missing = [
                 f"PAW data set {name}: {_INSTALL_DATASETS}"
-                for name in self._probe("probe", _LIBXC.get(self._config.xc, self._config.xc), *symbols)
+                for name in self._probe("probe", _LIBXC.get(self._config.xc, self._config.xc), *names)
             ]
             launch = self._config.launch
             if launch and Path(launch[0]).name in _MPI_LAUNCHERS and not self._probe("mpi"):
@@ -178,6 +178,7 @@ class GpawLabeller:
         unused: dict[str, Any] = {
             "dispersion": "",
             "hubbard_u": {},
+            "datasets": {},
             "kpt_spacing": None,
         }  # keys younger than labels that were made without them
         kept = {k: v for k, v in values.items() if k not in unused or v != unused[k]}
@@ -212,11 +213,17 @@ def gpaw_parameters(config: GpawConfig, atoms: Atoms, rung: Rung, *, tight: bool
         parameters["h"] = config.spacing
     if config.mode == "lcao":
         parameters["basis"] = config.basis
-    if config.hubbard_u:
-        parameters["setups"] = {s: f":{shell_of(s)},{u:g}" for s, u in config.hubbard_u.items()}
+    if setups := _setups(config):
+        parameters["setups"] = setups
     if rung.bands is not None:
         parameters["nbands"] = rung.bands
     return parameters
+
+
+def _setups(config: GpawConfig) -> dict[str, str]:
+    """As GPAW wants them: by element the data set, empty for the usual one, and what a Hubbard U is added to."""
+    extra = {s: f":{shell_of(s)},{u:g}" for s, u in config.hubbard_u.items()}
+    return {s: config.datasets.get(s, "") + extra.get(s, "") for s in sorted({*config.datasets, *extra})}
 
 
 def _read_result(frame: Frame, path: Path) -> Labels | LabelFailure:

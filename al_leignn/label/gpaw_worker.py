@@ -3,7 +3,7 @@
     python gpaw_worker.py label     frame.extxyz + parameters.json -> result.json, in the current folder
     python gpaw_worker.py serve FD                                 -> the same in one fork after another (`serve`)
     python gpaw_worker.py follow FD                                -> the same, each SCF going on from the last (`follow`)
-    python gpaw_worker.py probe XC SYMBOL...                       -> JSON list: PAW data sets that are missing
+    python gpaw_worker.py probe XC DATASET...                      -> JSON list: PAW data sets that are missing
     python gpaw_worker.py mpi                                      -> JSON: whether GPAW was built with MPI
     python gpaw_worker.py versions                                 -> JSON object: what is installed; does not start GPAW
 
@@ -52,7 +52,8 @@ def label(parameters: dict[str, Any], calculator: Any = None) -> dict[str, Any]:
     from gpaw import KohnShamConvergenceError
 
     atoms: Any = read("frame.extxyz", format="extxyz")
-    missing = missing_datasets(parameters["gpaw"]["xc"], sorted(set(atoms.get_chemical_symbols())))
+    wanted = datasets(sorted(set(atoms.get_chemical_symbols())), parameters["gpaw"].get("setups", {}))
+    missing = missing_datasets(parameters["gpaw"]["xc"], wanted)
     if missing:
         return _failure("crashed", f"GPAW has no PAW data set {', '.join(missing)}")
     if parameters["moments"] is not None:
@@ -230,8 +231,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def missing_datasets(xc: str, symbols: list[str]) -> list[str]:
-    """PAW data sets that functional `xc` needs for `symbols` and that are not there."""
+def datasets(symbols: list[str], setups: dict[str, str]) -> list[str]:
+    """PAW data sets of the elements, without the functional, as GPAW's `setups` choose them ("1:d,4": set 1, and a Hubbard U)."""
+    chosen = {symbol: setups.get(symbol, "").split(":")[0] for symbol in symbols}
+    return [f"{symbol}.{name}" if name else symbol for symbol, name in chosen.items()]
+
+
+def missing_datasets(xc: str, names: list[str]) -> list[str]:
+    """PAW data sets (`datasets`) that functional `xc` needs and that are not there."""
     import gpaw
 
     compiled = importlib.util.find_spec("_gpaw")
@@ -244,7 +251,7 @@ def missing_datasets(xc: str, symbols: list[str]) -> list[str]:
 
         functional: Any = XC(xc)
         kind = functional.get_setup_name()
-    names = [f"{symbol}.{kind}" for symbol in symbols]
+    names = [f"{name}.{kind}" for name in names]
     files = {name: [Path(folder, name + suffix) for folder in gpaw.setup_paths for suffix in ("", ".gz")] for name in names}
     return [name for name in names if not any(file.is_file() for file in files[name])]
 
@@ -271,8 +278,8 @@ if __name__ == "__main__":
             serve(int(number))
         case ["follow", number]:
             follow(int(number))
-        case ["probe", functional, *elements]:
-            print(json.dumps(missing_datasets(functional, elements)))
+        case ["probe", functional, *names]:
+            print(json.dumps(missing_datasets(functional, names)))
         case ["mpi"]:
             from gpaw.cgpaw import have_mpi
 

@@ -23,7 +23,7 @@ CUTOFF = 6.0
 FUNCTIONS = 4
 """w_k(r) = (1 - d²)³ cos(kπd), d = r/cutoff. Four leave 7 % of the noise of silicon's mean energy (Tersoff), eight 3 %."""
 
-SAMPLES = 5_000
+SAMPLES = 3_000
 """At most so many frames are looked at, evenly spread."""
 
 

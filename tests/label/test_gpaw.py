@@ -560,3 +560,16 @@ def test_launch_words_come_first(tmp_path: Path) -> None:
     )
     assert isinstance(result, LabelFailure)
     assert "exit 7" in result.detail
+
+
+def test_other_data_sets(tmp_path: Path) -> None:
+    """Sodium with one valence electron: fewer plane waves, much the same forces; a set that is not there is named."""
+    config = cheap(datasets={"Na": "1"}, hubbard_u={"Na": 1.0})
+    assert gpaw_parameters(config, bulk("Na"), LADDER[0])["setups"] == {"Na": "1:d,1"}
+    sodium = frame_of(bulk("Na", cubic=True), rattle=0.1)
+    one, seven = (labels(cheap(ecut=ecut, datasets=which), sodium, tmp_path) for ecut, which in ((150, {"Na": "1"}), (400, {})))
+    assert np.abs(one.forces - seven.forces).max() < 0.1 * np.abs(seven.forces).max()
+    assert one.energy != pytest.approx(seven.energy, abs=1e-3)
+    problems = GpawLabeller(cheap(datasets={"Na": "1", "Si": "2"})).check([11, 14])
+    assert [problem.split(":")[0] for problem in problems] == ["PAW data set Si.2.PBE"]
+    assert GpawLabeller(cheap(datasets={"Na": "1"})).level != GpawLabeller(cheap()).level
