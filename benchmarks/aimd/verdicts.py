@@ -127,6 +127,18 @@ def run(replicas: int, ps: float, friction: float, scales: list[float], out: Pat
                 file.write(json.dumps(line) + "\n")
 
 
+def size(observable: dict) -> float:
+    """Sum of absolute differences that counts as 1 in the observable's measure."""
+    reference, md = (float(np.abs(observable[side]).sum()) for side in ("reference", "md"))
+    match observable["measure"]:
+        case "overlap":
+            return reference + md
+        case "relative":
+            return reference
+        case _:
+            return float(len(observable["reference"]))
+
+
 def truth(lines: list[dict]) -> dict[str, str]:
     """What is right to claim of each observable; nothing where it cannot be told."""
     found = {}
@@ -136,14 +148,9 @@ def truth(lines: list[dict]) -> dict[str, str]:
             continue
         same = [line["observables"][place] for line in lines]
         reference, md = (np.mean([one[side] for one in same], axis=0) for side in ("reference", "md"))
-        match observable["measure"]:
-            case "overlap":
-                unit = np.abs(reference).sum() + np.abs(md).sum()
-            case "relative":
-                unit = np.abs(reference).sum()
-            case _:
-                unit = len(reference)
-        times = np.abs(md - reference).sum() / unit / float(np.mean([one["tolerance"] for one in same]))
+        # Relative tolerances have a floor, which is many times a mean that happens to be near zero: what is absolute is averaged.
+        limit = float(np.mean([one["tolerance"] * size(one) for one in same]))
+        times = np.abs(md - reference).sum() / limit
         found[observable["name"]] = "different" if times > NEAR else "equivalent" if times < 1 / NEAR else ""
     return found
 
