@@ -152,6 +152,8 @@ def _numbers(c: "Comparison") -> list[str]:
         shown = [f"peak at {c.grid[curve.mean.argmax()]:.3g} {unit}" for curve in curves]
         if c.kind == "msd":
             shown = [f"at last {curve.mean[-1]:.3g} {c.unit}" for curve in curves]
+        elif c.kind == "forces":
+            shown = [f"mean {curve.mean.sum() * (c.grid[1] - c.grid[0]):.3g} {unit}" for curve in curves]
         return shown + [percent(value) for value in (c.difference, _known(c.noise), c.tolerance)]
     shown = [f"{curve.mean[0]:.4g}" + (f" ± {curve.error[0]:.1g}" if isfinite(curve.error[0]) else "") for curve in curves]
     scale = abs(float(c.reference.mean[0])) if c.measure.value == "relative" else 1.0

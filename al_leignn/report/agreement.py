@@ -131,6 +131,8 @@ def _draw_curve(axes: "Axes", c: Comparison) -> None:
     axes.set_title(c.outcome.value, loc="right", fontsize=8, color=COLOURS[c.outcome])
     letter = c.name.split(" ")[0]
     label = letter + (f" ({c.unit})" if c.unit else "") if c.kind in ("rdf", "msd") else f"density ({c.unit})"
+    if c.kind == "forces":
+        label = "share that is larger"
     axes.set(xlabel=c.axis, ylabel=label, ylim=(0, None))
     axes.margins(x=0)
     if c.kind == "rdf" and letter.startswith("g"):

@@ -26,7 +26,7 @@ TOLERANCES: dict[str, Tolerance] = {
     "energy": Tolerance(Measure.ABSOLUTE, 0.005),
     "pressure": Tolerance(Measure.ABSOLUTE, 0.2),
     "density": Tolerance(Measure.RELATIVE, 0.01),
-    "forces": Tolerance(Measure.OVERLAP, 0.03),
+    "forces": Tolerance(Measure.RELATIVE, 0.03),
 }
 """What does not matter by default, by kind of observable; docs/validation.md defines them. Relative ones have a floor in the unit
 of the observable (neighbours, Å^2, 1e-5 cm²/s); absolute ones are in eV/atom and GPa."""

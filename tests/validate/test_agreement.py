@@ -110,7 +110,7 @@ def test_short_trajectories_decide_nothing() -> None:
 def test_a_trajectory_shorter_than_the_memory_of_its_energy_decides_nothing() -> None:
     """At a friction of 0.5/ps energies are remembered for 2 ps: what 2 ps show is one energy, not the canonical ensemble."""
     wrong = {True: 0, False: 0}
-    for seed in range(20):
+    for seed in range(60):
         pair = [einstein_crystal(frames, seed=100 * frames + seed, friction=5e-4) for frames in (200, 800)]
         ours, theirs = (force_sizes(trajectory, like=pair[0])[0] for trajectory in pair)
         for known in wrong:
@@ -129,6 +129,18 @@ def test_memory_of_the_energy() -> None:
     assert known.energies.std() > 0
     conserved = replace(known, kinetic=known.energies.max() - known.energies)
     assert conserved.memory_ps == replace(known, kinetic=None).memory_ps == 0.0
+
+
+def test_distance_of_force_distributions() -> None:
+    """Forces larger by a twentieth are a twentieth apart, and the integral of the curve is their mean."""
+    crystal = einstein_crystal(2000, seed=11)
+    assert crystal.forces is not None
+    ours, theirs = (force_sizes(replace(crystal, forces=scale * crystal.forces), like=crystal)[0] for scale in (1.0, 1.05))
+    width = ours.grid[1] - ours.grid[0]
+    mean = float(np.linalg.norm(crystal.forces[:, crystal.numbers == 11], axis=2).mean())
+    assert ours.series.mean(axis=0).sum() * width == pytest.approx(mean, rel=2e-3)
+    apart = weigh(ours, theirs, TOLERANCES["forces"], rng=np.random.default_rng(0)).measured.difference
+    assert apart == pytest.approx(0.05, rel=0.02)
 
 
 def test_what_one_side_lacks_is_said() -> None:
