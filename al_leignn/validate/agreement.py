@@ -11,7 +11,7 @@ from ase.data import atomic_masses
 from al_leignn.errors import ConfigError, InputError
 from al_leignn.validate.dynamics import diffusion, highest_frequency, mean_squared_displacement, vibrations
 from al_leignn.validate.equivalence import Comparison, Measure, Observable, Outcome, Tolerance, holm_level, weigh
-from al_leignn.validate.hypervirials import hypervirials, looked_at
+from al_leignn.validate.hypervirials import Hypervirials, configurational_temperature, hypervirials, looked_at
 from al_leignn.validate.structure import first_minimum, neighbourhood, pair_functions
 from al_leignn.validate.thermodynamics import force_sizes, thermodynamics
 from al_leignn.validate.trajectory import Trajectory, check_comparable
@@ -67,6 +67,9 @@ def tolerances_of(settings: Sequence[str]) -> dict[str, Tolerance]:
     return found
 
 
+DOUBTFUL = 4.0
+"""Standard errors by which the temperature that a reference tells may be off by chance."""
+
 SHOWN = 3
 """Observables named in a sentence; the others are counted."""
 
@@ -85,6 +88,19 @@ class Agreement:
     """What was not compared, and why."""
     error_rate: float
     """Of one or more wrong claims among all comparisons."""
+    told_temperature: tuple[float, float] | None = None
+    """What positions and forces of the reference say, and its standard error, K; None where they do not."""
+
+    @property
+    def doubt(self) -> str:
+        """What is wrong with the reference, in words; empty if nothing can be seen."""
+        stated = self.reference.temperature
+        if self.told_temperature is None or stated is None:
+            return ""
+        told, error = self.told_temperature
+        if abs(told - stated) <= DOUBTFUL * math.hypot(error, self.reference.temperature_error):
+            return ""
+        return f"positions and forces are those of {told:.0f} ± {error:.0f} K, not of {stated:.0f} K"
 
     @property
     def outcome(self) -> Outcome:
@@ -107,7 +123,7 @@ class Agreement:
         return {
             "outcome": self.outcome.value,
             "error_rate": self.error_rate,
-            "reference": _about(self.reference),
+            "reference": _about(self.reference) | {"told_temperature": self.told_temperature, "doubt": self.doubt},
             "md": _about(self.md),
             "observables": [comparison.to_dict() for comparison in self.comparisons],
             "not_compared": self.skipped,
@@ -154,26 +170,31 @@ def agree(
             fix="; ".join(f"{name}: {why}" for name, why in skipped.items()) or "choose other observables",
         )
     memories = reference.memory_ps, md.memory_ps
-    controls = _controls(reference, md)
+    known = hypervirials(reference), hypervirials(md)
+    controls = _controls((reference, md), known)
     evidence = [
         weigh(one, other, tolerances[one.kind], rng=np.random.default_rng(child), memories_ps=memories, controls=controls)
         for (one, other), child in zip(pairs, seed.spawn(len(pairs)), strict=True)
     ]
     equivalent = holm_level((e.p_equivalent for e in evidence), error_rate / 2)
     different = holm_level((e.p_different for e in evidence), error_rate / 2)
-    return Agreement(reference, md, [e.decide(equivalent, different) for e in evidence], skipped, error_rate)
+    told = None if known[0] is None else configurational_temperature(known[0])
+    return Agreement(reference, md, [e.decide(equivalent, different) for e in evidence], skipped, error_rate, told)
 
 
-def _controls(reference: Trajectory, md: Trajectory) -> tuple[np.ndarray, np.ndarray] | None:
+def _controls(
+    both: tuple[Trajectory, Trajectory], known: tuple[Hypervirials | None, Hypervirials | None]
+) -> tuple[np.ndarray, np.ndarray] | None:
     """What has one expectation in both if both were in one bath, whatever their potentials: kinetic energy, hypervirials."""
-    if reference.bath is None or reference.bath != md.bath:
+    bath = both[0].bath
+    if bath is None or bath != both[1].bath:
         return None
-    series: list[list[np.ndarray]] = [[], []]
-    if all(t.forces is not None and t.driven for t in (reference, md)):
-        series = [[hypervirials(t, reference.bath[0])] for t in (reference, md)]
-    if reference.kinetic is not None and md.kinetic is not None:
-        kinetic = reference.kinetic / reference.freedom, md.kinetic / md.freedom
-        for of, t, values in zip(series, (reference, md), kinetic, strict=True):
+    series: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    if known[0] is not None and known[1] is not None:
+        series = ([known[0].at(bath[0])], [known[1].at(bath[0])])
+    if both[0].kinetic is not None and both[1].kinetic is not None:
+        kinetic = both[0].kinetic / both[0].freedom, both[1].kinetic / both[1].freedom
+        for of, t, values in zip(series, both, kinetic, strict=True):
             of.append(values[looked_at(t)][:, None])
     return (np.hstack(series[0]), np.hstack(series[1])) if series[0] else None
 

@@ -10,11 +10,14 @@ of known mean like these lower the noise of other averages (Assaraf and Caffarel
 functions Borgis et al., Mol. Phys. 111, 3486 (2013)).
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from al_leignn.geometry import neighbour_vectors
 from al_leignn.shapes import Float
 from al_leignn.units import KB
+from al_leignn.validate.statistics import Blocks
 from al_leignn.validate.trajectory import Trajectory
 
 CUTOFF = 6.0
@@ -27,30 +30,59 @@ SAMPLES = 3_000
 """At most so many frames are looked at, evenly spread."""
 
 
+class Hypervirials(NamedTuple):
+    """Both sums, per atom, for each function, over all of a trajectory."""
+
+    work: Float[np.ndarray, "samples functions"]
+    """Σᵢ Bᵢ·Fᵢ, eV."""
+    spread: Float[np.ndarray, "samples functions"]
+    """Σᵢ ∇ᵢ·Bᵢ."""
+
+    def at(self, temperature: float) -> Float[np.ndarray, "samples functions"]:
+        """Their sum at `temperature` (K), eV: zero on average if it is that of the trajectory."""
+        return self.work + KB * temperature * self.spread
+
+
 def looked_at(trajectory: Trajectory) -> range:
     """Frames whose hypervirials are taken: all, if there are no more than `SAMPLES`."""
     return range(0, len(trajectory), -(-len(trajectory) // SAMPLES))
 
 
-def hypervirials(trajectory: Trajectory, temperature: float) -> Float[np.ndarray, "samples functions"]:
-    """Σᵢ Bᵢ·Fᵢ + kT Σᵢ ∇ᵢ·Bᵢ for each of the functions, eV per atom, at `temperature` (K); zero on average.
-
-    The trajectory must have forces, and those that moved the atoms (`Trajectory.driven`).
-    """
-    assert trajectory.forces is not None
+def hypervirials(trajectory: Trajectory) -> Hypervirials | None:
+    """None where a trajectory has no forces, or not those that moved the atoms."""
+    if trajectory.forces is None or not trajectory.driven:
+        return None
     frames = looked_at(trajectory)
-    found = np.empty((len(frames), FUNCTIONS))
-    orders = np.pi * np.arange(FUNCTIONS)
+    found = Hypervirials(np.empty((len(frames), FUNCTIONS)), np.empty((len(frames), FUNCTIONS)))
+    orders = np.pi * np.arange(FUNCTIONS)[:, None]
     for row, n in enumerate(frames):
         first, second, vectors = neighbour_vectors(trajectory.frame(n), CUTOFF)
         r = np.linalg.norm(vectors, axis=1)
-        along = -np.einsum("px,px->p", vectors, trajectory.forces[n][first]) / r
         d = r / CUTOFF
-        envelope, slope = (1 - d**2) ** 3, -6 * d * (1 - d**2) ** 2
-        waves = np.cos(np.outer(orders, d))
+        envelope, slope, waves = (1 - d**2) ** 3, -6 * d * (1 - d**2) ** 2, np.cos(orders * d)
         w = envelope * waves
-        dw = (slope * waves - envelope * orders[:, None] * np.sin(np.outer(orders, d))) / CUTOFF
+        dw = (slope * waves - envelope * orders * np.sin(orders * d)) / CUTOFF
+        found.work[row] = -w @ (np.einsum("px,px->p", vectors, trajectory.forces[n][first]) / r)
         # An atom and its own image keep their distance: their field does not vary.
-        spread = np.where(first != second, dw + 2 * w / r, 0.0)
-        found[row] = (w @ along + KB * temperature * spread.sum(axis=1)) / len(trajectory.numbers)
-    return found
+        found.spread[row] = np.where(first != second, dw + 2 * w / r, 0.0).sum(axis=1)
+    return Hypervirials(found.work / len(trajectory.numbers), found.spread / len(trajectory.numbers))
+
+
+def configurational_temperature(found: Hypervirials) -> tuple[float, float] | None:
+    """Temperature (K) that positions and forces tell without velocities, and its standard error.
+
+    That at which a hypervirial vanishes on average, by the function that tells it best (Jepps, Ayton and Evans, Phys. Rev. E 62,
+    4757 (2000)). None where there is too little data for an error.
+    """
+    told = []
+    for work, spread in zip(found.work.T, found.spread.T, strict=True):
+        mean = KB * float(spread.mean())
+        if mean == 0.0:  # a single atom
+            return None
+        temperature = -float(work.mean()) / mean
+        blocks = Blocks.of((work + KB * temperature * spread)[:, None])
+        if not blocks.enough:
+            return None
+        told.append((float(blocks.error()[0]) / abs(mean), temperature))
+    error, temperature = min(told)
+    return temperature, error

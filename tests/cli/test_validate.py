@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from al_leignn.cli.app import app
 from al_leignn.errors import InputError
+from al_leignn.units import KB
 
 AL = Path(sys.executable).with_name("al-leignn")
 
@@ -169,3 +170,25 @@ def test_bad_input_is_named(folder: Path, tmp_path: Path) -> None:
     refuses("figures need a folder", "another name", "--reference", aimd, *md, "--plot", aimd)
     hot_one = al("validate", "--reference", made["hot"], "--trajectory", same, cwd=tmp_path)
     refused(hot_one, "another temperature", "900 K", "300 K", "--temperature")
+
+
+def test_a_doubtful_reference_is_told(folder: Path, tmp_path: Path) -> None:
+    """Frames of 600 K that say 300 K, with energies that fall at first: verdicts come with both warnings, and what to do."""
+    images = shaken(600, seed=8)
+    sites = np.array(bulk("Cu", "fcc", a=3.7, cubic=True).positions)
+    stiffness = KB * 600.0 / 0.12**2
+    for n, atoms in enumerate(images):
+        moved = atoms.positions - sites
+        atoms.info["REF_energy"] = 0.5 * stiffness * float(np.square(moved).sum()) + 2.0 * np.exp(-n / 40)
+        atoms.set_array("REF_forces", -stiffness * moved)
+    write(tmp_path / "aimd.extxyz", images)
+    words = ("validate", "--reference", str(tmp_path / "aimd.extxyz"), "--trajectory", str(folder / "same.extxyz"))
+    shown = CliRunner().invoke(app, list(words)).stdout
+    assert "positions and forces are those of" in shown
+    assert "not of 300 K" in shown
+    assert "was not in equilibrium at the start" in shown
+    assert "--skip-ps" in shown
+    doubt = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["reference"]
+    told, error = doubt["told_temperature"]
+    assert abs(told - 600) < 4 * error
+    assert 0.2 < doubt["relaxation_ps"] < 1.5
