@@ -12,6 +12,7 @@ from al_leignn.errors import ConfigError, InputError
 from al_leignn.validate.dynamics import diffusion, highest_frequency, mean_squared_displacement, vibrations
 from al_leignn.validate.equivalence import Comparison, Measure, Observable, Outcome, Tolerance, holm_level, weigh
 from al_leignn.validate.hypervirials import Hypervirials, configurational_temperature, hypervirials, looked_at
+from al_leignn.validate.statistics import cautious, inefficiency, unexplained
 from al_leignn.validate.structure import first_minimum, neighbourhood, pair_functions
 from al_leignn.validate.thermodynamics import force_sizes, thermodynamics
 from al_leignn.validate.trajectory import Trajectory, check_comparable
@@ -169,9 +170,9 @@ def agree(
             where=reference.name,
             fix="; ".join(f"{name}: {why}" for name, why in skipped.items()) or "choose other observables",
         )
-    memories = reference.memory_ps, md.memory_ps
     known = hypervirials(reference), hypervirials(md)
     controls = _controls((reference, md), known)
+    memories = memories_ps((reference, md), controls)
     evidence = [
         weigh(one, other, tolerances[one.kind], rng=np.random.default_rng(child), memories_ps=memories, controls=controls)
         for (one, other), child in zip(pairs, seed.spawn(len(pairs)), strict=True)
@@ -180,6 +181,20 @@ def agree(
     different = holm_level((e.p_different for e in evidence), error_rate / 2)
     told = None if known[0] is None else configurational_temperature(known[0])
     return Agreement(reference, md, [e.decide(equivalent, different) for e in evidence], skipped, error_rate, told)
+
+
+def memories_ps(both: tuple[Trajectory, Trajectory], controls: tuple[np.ndarray, np.ndarray] | None) -> tuple[float, float]:
+    """Time for which the total energy is remembered, but for what controls explain of it; 0 where it is not known.
+
+    Everything depends on the energy, which only the thermostat changes: under weak friction, more slowly than anything else,
+    and too little to be seen in a noisy observable. This is its statistical inefficiency and the error of that, as a time.
+    """
+    totals = [t.total_energies for t in both]
+    if controls is not None and totals[0] is not None and totals[1] is not None:
+        rest = unexplained((totals[0][:, None], totals[1][:, None]), controls)
+        totals = [one[:, 0] for one in rest]
+    remembered = [0.0 if one is None else cautious(inefficiency(one[:, None]), len(one)) for one in totals]
+    return remembered[0] * both[0].interval_fs / 1000.0, remembered[1] * both[1].interval_fs / 1000.0
 
 
 def _controls(

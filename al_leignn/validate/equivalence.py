@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from al_leignn.shapes import Float
-from al_leignn.validate.statistics import MIN_BLOCKS, Blocks, controlled
+from al_leignn.validate.statistics import MIN_BLOCKS, Blocks, controlled, unexplained
 
 DRAWS = 5_000
 """Resampled differences behind each p-value."""
@@ -210,14 +210,16 @@ def weigh(
     Parameters
     ----------
     memories_ps
-        Of reference and MD: time that one independent sample takes at the least (`Trajectory.memory_ps`).
+        Of reference and MD: time that one independent sample takes at the least.
     controls
         Of reference and MD, over the same times: numbers with the same expectation in both. What goes with them is left out
         of difference and noise (`statistics.controlled`).
     """
+    series = reference.series, md.series
+    rest = series if controls is None else unexplained(series, controls)
     blocks = (
-        Blocks.of(reference.series, memories_ps[0] / reference.interval_ps),
-        Blocks.of(md.series, memories_ps[1] / md.interval_ps),
+        Blocks.of(series[0], memories_ps[0] / reference.interval_ps, like=rest[0]),
+        Blocks.of(series[1], memories_ps[1] / md.interval_ps, like=rest[1]),
     )
     means = reference.series.mean(axis=0), md.series.mean(axis=0)
     if controls is not None and all(part.enough for part in blocks):

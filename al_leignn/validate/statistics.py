@@ -6,6 +6,7 @@ estimators serves them all.
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -83,8 +84,13 @@ class Blocks:
         return len(self.means) >= MIN_BLOCKS
 
     @classmethod
-    def of(cls, series: Float[np.ndarray, "samples bins"], memory: float = 0.0) -> "Blocks":
-        """Blocks as long as the autocorrelation of the series demands, at least one.
+    def of(
+        cls,
+        series: Float[np.ndarray, "samples bins"],
+        memory: float = 0.0,
+        like: Float[np.ndarray, "samples bins"] | None = None,
+    ) -> "Blocks":
+        """Blocks as long as the autocorrelation of the series demands, or that of one `like` it; at least one.
 
         `memory` is the least inefficiency that it may have, in samples: that of something slow which the series depends on, and
         may be too short or too noisy to show.
@@ -92,11 +98,11 @@ class Blocks:
         Block means of an exponential autocorrelation scatter less than the mean of the whole would make them; by how much is
         known, and `inflation` makes it good.
         """
-        g = max(cautious(inefficiency(series), len(series)), memory)
+        g = max(cautious(inefficiency(series if like is None else like), len(series)), memory)
         samples = 1 + math.ceil(BLOCK * (g - 1.0))
         count = min(max(1, len(series) // samples), MOST_BLOCKS)
         samples = max(samples, len(series) // MOST_BLOCKS)
-        means = np.array([part.mean(axis=0) for part in np.array_split(series, count)])
+        means = _means(series, count)
         decay = (g - 1.0) / (g + 1.0)
         low = 1.0 - (g * g - 1.0) / (2.0 * g * samples) * (1.0 - decay**samples)
         return cls(means, samples, 1.0 / math.sqrt(low))
@@ -134,10 +140,11 @@ def equilibrated(series: Float[np.ndarray, " samples"]) -> int:
     return starts[best] if independent[best] > GAIN * independent[0] else 0
 
 
-def controlled(
-    blocks: tuple[Blocks, Blocks],
-    controls: tuple[Float[np.ndarray, "n controls"], Float[np.ndarray, "m controls"]],
-) -> tuple[Blocks, Blocks]:
+Both = tuple[Float[np.ndarray, "_ _"], Float[np.ndarray, "_ _"]]
+"""Of reference and MD: samples or blocks, and bins or controls."""
+
+
+def controlled(blocks: tuple[Blocks, Blocks], controls: Both) -> tuple[Blocks, Blocks]:
     """The same blocks without what controls explain of them: numbers that have one expectation in both simulations.
 
     That their means differ is noise then, and so is what goes with it. Linear functions of the controls, of the same slopes for
@@ -150,31 +157,62 @@ def controlled(
     controls
         Over the same times as the two series, in samples of their own.
     """
-    parts = [
-        np.array([part.mean(axis=0) for part in np.array_split(control, len(b.means))])
-        for b, control in zip(blocks, controls, strict=True)
-    ]
-    scatter = [part.var(axis=0, ddof=1) for part in parts]
-    telling = (scatter[0] > 0.0) & (scatter[1] > 0.0)
-    if not telling.any():
+    parts = _means(controls[0], len(blocks[0].means)), _means(controls[1], len(blocks[1].means))
+    fit = _Regression.of((blocks[0].means, blocks[1].means), parts)
+    if fit is None:
         return blocks
-    # Blocks of the two series may be of different lengths: those that scatter less weigh more.
-    ratio = float(np.exp(np.mean(np.log(scatter[1][telling] / scatter[0][telling]))))
-    parts = [part[:, telling] / np.sqrt(scatter[0][telling]) for part in parts]
-    weights = 1.0, 1.0 / ratio
-    apart = [part - part.mean(axis=0) for part in parts]
-    squares = sum(weight * part.T @ part for weight, part in zip(weights, apart, strict=True))
-    inverse, rank = np.linalg.pinv(squares, hermitian=True), int(np.linalg.matrix_rank(squares, hermitian=True))
-    pulls = [weight * part @ inverse for weight, part in zip(weights, apart, strict=True)]
-    slopes = sum(pull.T @ b.means for pull, b in zip(pulls, blocks, strict=True))
     means = [part.mean(axis=0) for part in parts]
     middle, between = 0.5 * (means[0] + means[1]), means[1] - means[0]
-    freedom = sum(len(part) - 1 for part in parts)
     found = []
-    for sign, b, mean, part, pull in zip((-1.0, 1.0), blocks, means, apart, pulls, strict=True):
+    for sign, b, mean, part, pull in zip((-1.0, 1.0), blocks, means, parts, fit.pulls, strict=True):
         mine = b.means.mean(axis=0)
-        rest = b.means - mine - part @ slopes
+        rest = b.means - mine - (part - mean) @ fit.slopes
         rest *= (1.0 - sign * len(part) * pull @ between)[:, None]
-        shifted = mine - (mean - middle) @ slopes + rest - rest.mean(axis=0)
-        found.append(replace(b, means=shifted, inflation=b.inflation * math.sqrt(freedom / (freedom - rank))))
+        shifted = mine - (mean - middle) @ fit.slopes + rest - rest.mean(axis=0)
+        found.append(replace(b, means=shifted, inflation=b.inflation * fit.inflation))
     return found[0], found[1]
+
+
+def unexplained(series: Both, controls: Both) -> Both:
+    """What controls leave of the two series, sample by sample: how this is correlated says how long blocks must be."""
+    counts = [min(MOST_BLOCKS, len(one) // 2, len(control) // 2) for one, control in zip(series, controls, strict=True)]
+    if min(counts) < MIN_BLOCKS:
+        return series
+    one, other = ((_means(s, n), _means(control, n)) for s, control, n in zip(series, controls, counts, strict=True))
+    fit = _Regression.of((one[0], other[0]), (one[1], other[1]))
+    if fit is None:
+        return series
+    at = [np.arange(len(s)) * len(control) // len(s) for s, control in zip(series, controls, strict=True)]
+    return series[0] - controls[0][at[0]] @ fit.slopes, series[1] - controls[1][at[1]] @ fit.slopes
+
+
+def _means(series: Float[np.ndarray, "samples bins"], count: int) -> Float[np.ndarray, "blocks bins"]:
+    return np.array([part.mean(axis=0) for part in np.array_split(series, count)])
+
+
+class _Regression(NamedTuple):
+    """Two series of block means on those of their controls, with the same slopes."""
+
+    slopes: Float[np.ndarray, "controls bins"]
+    pulls: Both
+    """By how much each block mean moves the slopes."""
+    inflation: float
+    """Times which residuals are smaller than errors."""
+
+    @classmethod
+    def of(cls, means: Both, parts: Both) -> "_Regression | None":
+        """None where no control varies, or there are too few blocks for so many."""
+        scatter = [part.var(axis=0, ddof=1) for part in parts]
+        telling = (scatter[0] > 0.0) & (scatter[1] > 0.0)
+        freedom = sum(len(part) - 1 for part in parts)
+        if not telling.any() or freedom <= len(telling) + 1:
+            return None
+        scale = np.where(telling, 1.0 / np.sqrt(np.where(telling, scatter[0], 1.0)), 0.0)
+        # Blocks of the two series may be of different lengths: those that scatter less weigh more.
+        ratio = float(np.exp(np.mean(np.log(scatter[1][telling] / scatter[0][telling]))))
+        apart = [scale * (part - part.mean(axis=0)) for part in parts]
+        squares = apart[0].T @ apart[0] + apart[1].T @ apart[1] / ratio
+        inverse, rank = np.linalg.pinv(squares, hermitian=True), int(np.linalg.matrix_rank(squares, hermitian=True))
+        pulls = apart[0] @ inverse * scale, apart[1] @ inverse * scale / ratio
+        slopes = pulls[0].T @ means[0] + pulls[1].T @ means[1]
+        return cls(slopes, pulls, math.sqrt(freedom / (freedom - rank)))

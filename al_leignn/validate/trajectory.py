@@ -20,7 +20,7 @@ from al_leignn.errors import DataError
 from al_leignn.shapes import Bool, Float, Int
 from al_leignn.units import FS, KB
 from al_leignn.userdata import StoredLabels, read_parts, stored_labels
-from al_leignn.validate.statistics import Blocks, cautious, equilibrated, inefficiency
+from al_leignn.validate.statistics import Blocks, equilibrated
 
 MIN_FRAMES = 20
 
@@ -112,18 +112,12 @@ class Trajectory:
         return bool(np.allclose(self.cells, self.cells[0], atol=1e-6))
 
     @property
-    def memory_ps(self) -> float:
-        """Time for which the total energy is remembered: statistical inefficiency, and its error, times the interval.
-
-        Everything depends on the energy, which only the thermostat changes: under weak friction, more slowly than anything else,
-        and too little to be seen in a noisy observable. 0 where it is not known, and where it does not change at all.
-        """
+    def total_energies(self) -> Float[np.ndarray, " frames"] | None:
+        """Potential and kinetic energy, eV; None where it is not known, and where it does not change at all."""
         if self.energies is None or self.kinetic is None:
-            return 0.0
+            return None
         total = self.energies + self.kinetic
-        if total.std() < CONSTANT * self.energies.std():
-            return 0.0
-        return cautious(inefficiency(total[:, None]), len(total)) * self.interval_fs / 1000.0
+        return None if total.std() < CONSTANT * self.energies.std() else total
 
     @property
     def bath(self) -> tuple[float, float] | None:

@@ -9,7 +9,7 @@ from ase.build import bulk
 from numpy.typing import NDArray
 
 from al_leignn.errors import ConfigError, DataError
-from al_leignn.validate.agreement import TOLERANCES, Agreement, agree, tolerances_of
+from al_leignn.validate.agreement import TOLERANCES, Agreement, agree, memories_ps, tolerances_of
 from al_leignn.validate.equivalence import Outcome, weigh
 from al_leignn.validate.thermodynamics import force_sizes
 from al_leignn.validate.trajectory import Trajectory
@@ -114,7 +114,7 @@ def test_a_trajectory_shorter_than_the_memory_of_its_energy_decides_nothing() ->
         pair = [einstein_crystal(frames, seed=100 * frames + seed, friction=5e-4) for frames in (200, 800)]
         ours, theirs = (force_sizes(trajectory, like=pair[0])[0] for trajectory in pair)
         for known in wrong:
-            memories = (pair[0].memory_ps, pair[1].memory_ps) if known else (0.0, 0.0)
+            memories = memories_ps((pair[0], pair[1]), None) if known else (0.0, 0.0)
             rng = np.random.default_rng(seed)
             found = weigh(ours, theirs, TOLERANCES["forces"], rng=rng, memories_ps=memories).decide(0.05 / 12, 0.05 / 12)
             wrong[known] += found.outcome is Outcome.DIFFERENT
@@ -124,11 +124,12 @@ def test_a_trajectory_shorter_than_the_memory_of_its_energy_decides_nothing() ->
 
 def test_memory_of_the_energy() -> None:
     known = einstein_crystal(60_000, seed=9, friction=2e-3)
-    assert known.memory_ps == pytest.approx(2 / 2.0, rel=0.25)  # 1 + 2 Σ exp(-γt) = 2/γ, for a friction of 2/ps
+    memory, _ = memories_ps((known, known), None)
+    assert memory == pytest.approx(2 / 2.0, rel=0.25)  # 1 + 2 Σ exp(-γt) = 2/γ, for a friction of 2/ps
     assert known.energies is not None
     assert known.energies.std() > 0
     conserved = replace(known, kinetic=known.energies.max() - known.energies)
-    assert conserved.memory_ps == replace(known, kinetic=None).memory_ps == 0.0
+    assert memories_ps((conserved, replace(known, kinetic=None)), None) == (0.0, 0.0)
 
 
 def test_distance_of_force_distributions() -> None:
