@@ -296,6 +296,23 @@ def test_a_kernel_that_errs_is_not_used(make_model: MakeModel) -> None:
         assert not Committee([make_model()]).compiled
 
 
+def test_a_kernel_may_round_where_its_network_does(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bound that no rounding meets, as in structures unlike any that a network was trained on."""
+    monkeypatch.setitem(kernel._TOLERANCE, torch.float32, 1e-12)
+    for seed in range(5):
+        assert Committee([make_model(seed=seed).float()]).compiled
+    monkeypatch.setattr(kernel, "_ROUNDING", 0.0)
+    with pytest.warns(kernel.KernelWarning, match="torch.float32"):
+        assert not Committee([make_model().float()]).compiled
+
+
+@pytest.mark.usefixtures("wrong_weights")
+def test_rounding_excuses_no_error(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(kernel._TOLERANCE, torch.float32, 1e-12)
+    with pytest.warns(kernel.KernelWarning, match="torch.float32"):
+        assert not Committee([make_model().float()]).compiled
+
+
 @pytest.mark.usefixtures("wrong_weights")
 @pytest.mark.parametrize("cells", [1, 3], ids=["whole", "part"])
 def test_the_first_graph_in_use_is_compared_too(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
