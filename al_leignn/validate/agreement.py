@@ -184,17 +184,27 @@ def agree(
 
 
 def memories_ps(both: tuple[Trajectory, Trajectory], controls: tuple[np.ndarray, np.ndarray] | None) -> tuple[float, float]:
-    """Time for which the total energy is remembered, but for what controls explain of it; 0 where it is not known.
+    """Time for which energies are remembered; 0 where it is not known.
 
     Everything depends on the energy, which only the thermostat changes: under weak friction, more slowly than anything else,
-    and too little to be seen in a noisy observable. This is its statistical inefficiency and the error of that, as a time.
+    and too little to be seen in a noisy observable. This is the statistical inefficiency of the total energy, and the error of
+    that, as a time. Where controls explain the total energy, what they leave of it counts, and that the energy of each
+    vibration decays with the friction γ, so that its inefficiency is 2/γ.
     """
     totals = [t.total_energies for t in both]
-    if controls is not None and totals[0] is not None and totals[1] is not None:
-        rest = unexplained((totals[0][:, None], totals[1][:, None]), controls)
-        totals = [one[:, 0] for one in rest]
+    if controls is not None and totals[0] is not None and totals[1] is not None and all(_friction(t) for t in both):
+        totals = [rest[:, 0] for rest in unexplained((totals[0][:, None], totals[1][:, None]), controls)]
+        least = [2.0 / _friction(t) for t in both]
+    else:
+        least = [0.0, 0.0]
     remembered = [0.0 if one is None else cautious(inefficiency(one[:, None]), len(one)) for one in totals]
-    return remembered[0] * both[0].interval_fs / 1000.0, remembered[1] * both[1].interval_fs / 1000.0
+    times = [max(n * t.interval_fs / 1000.0, bound) for n, t, bound in zip(remembered, both, least, strict=True)]
+    return times[0], times[1]
+
+
+def _friction(trajectory: Trajectory) -> float:
+    """Of a Langevin thermostat, 1/ps; 0 where there is none that the frames name."""
+    return float(trajectory.friction_per_ps or 0.0) if trajectory.thermostat == "langevin" else 0.0
 
 
 def _controls(

@@ -86,6 +86,7 @@ def trajectories(replicas: int, ps: float, scale: float, friction: float, rng: n
             velocities=speed[:, k] * FS,
             temperature=TEMPERATURE,
             thermostat="langevin",
+            friction_per_ps=friction,
             timestep_fs=TIMESTEP_FS,
             freedom=3 * n,
             energies=potential[:, k],
