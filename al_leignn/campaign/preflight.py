@@ -19,6 +19,12 @@ from al_leignn.label.base import make_labeller
 
 LEAST_FREE_BYTES = 500e6
 
+HARD = frozenset({6, 7, 8, 9, *range(21, 31)})
+"""Elements whose PAW data sets in GPAW need many plane waves: C, N, O, F and 3d metals."""
+
+HARD_ECUT = 400.0
+"""eV. At 300, forces in CO2 change by 0.2 eV/Å when the molecule turns, which no potential can learn; at 500 by 0.006."""
+
 
 @dataclass(frozen=True)
 class Preflight:
@@ -29,7 +35,7 @@ class Preflight:
     missing: list[str]
     """What a run cannot do without, each with how to get it."""
     notes: list[str]
-    """What only some commands need."""
+    """What only some commands need, and what may go wrong."""
     estimate: Estimate
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,7 +70,7 @@ def preflight(folder: Path, workers: int | None) -> Preflight:
             structures=[f"{atoms.get_chemical_formula()}, {_shape(atoms)}" for atoms in cells],
             labeller=_labeller(config),
             machine=_machine(layout, cores),
-            notes=_notes(),
+            notes=_notes(config, cells),
             estimate=estimate(config, cells, cores),
             missing=missing.result(),
         )
@@ -126,6 +132,16 @@ def _missing(layout: Layout, config: CampaignConfig, cells: list[Atoms]) -> list
     return missing
 
 
-def _notes() -> list[str]:
+def _notes(config: CampaignConfig, cells: list[Atoms]) -> list[str]:
+    notes = []
     queue = [name for name in ("fireworks", "pymongo") if importlib.util.find_spec(name) is None]
-    return [f"`launch` and `worker` need {' and '.join(queue)}: pip install 'al-leignn[queue]'"] if queue else []
+    if queue:
+        notes.append(f"`launch` and `worker` need {' and '.join(queue)}: pip install 'al-leignn[queue]'")
+    labeller = config.labeller
+    hard = sorted({str(symbol) for atoms in cells for symbol in atoms.symbols[[int(z) in HARD for z in atoms.numbers]]})
+    if labeller.type == "gpaw" and labeller.mode == "pw" and labeller.ecut < HARD_ECUT and hard:
+        notes.append(
+            f"{labeller.ecut:g} eV are few plane waves for {', '.join(hard)}: forces may be wrong by tenths of eV/Å; set "
+            "labeller.ecut to 500, or see what `al-leignn converge` recommends"
+        )
+    return notes

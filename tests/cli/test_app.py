@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tomlkit
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.io import write
@@ -69,6 +70,20 @@ def test_slab_molecule_and_single_atom_cells_are_welcome(tmp_path: Path, name: s
     checked = al("check", "c", cwd=tmp_path)
     assert checked.returncode == 0, checked.stderr
     assert "ready" in checked.stdout
+
+
+def test_check_notes_too_few_plane_waves(tmp_path: Path) -> None:
+    """For carbon and oxygen, which need many; not for silicon, nor where there are enough."""
+    for name, ecut, noted in (("CO2", 300, True), ("CO2", 500, False), ("Si2", 200, False)):
+        folder = f"{name}-{ecut}"
+        write(tmp_path / f"{folder}.xyz", molecule("CO2") if name == "CO2" else Atoms("Si2", [[0, 0, 0], [0, 0, 2.2]]))
+        assert al("init", f"{folder}.xyz", "--dir", folder, cwd=tmp_path).returncode == 0
+        path = tmp_path / folder / "campaign.toml"
+        config = tomlkit.parse(path.read_text())
+        config["labeller"]["ecut"] = float(ecut)
+        path.write_text(tomlkit.dumps(config))
+        notes = json.loads(al("check", folder, "--json", cwd=tmp_path).stdout)["notes"]
+        assert any("few plane waves for C, O" in note for note in notes) is noted
 
 
 def test_an_element_without_paw_data_is_named(tmp_path: Path) -> None:
