@@ -23,7 +23,7 @@ HARD = frozenset({6, 7, 8, 9, *range(21, 31)})
 """Elements whose PAW data sets in GPAW need many plane waves: C, N, O, F and 3d metals."""
 
 HARD_ECUT = 400.0
-"""eV. At 300, forces in CO2 change by 0.2 eV/Å when the molecule turns, which no potential can learn; at 500 by 0.006."""
+"""eV. At 300, forces in CO2 change by 0.2 eV/Å when the molecule turns, which no potential can learn; at 500 by 0.03."""
 
 
 @dataclass(frozen=True)

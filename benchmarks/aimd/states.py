@@ -89,7 +89,7 @@ SYSTEMS = {
     "methane": System(
         structure=methane,
         temperatures=(300,),
-        # Turning the molecule changes forces by 1 to 2 meV/Å; CO2 at 300 eV by 200, which nobody could learn.
+        # Turning the molecule changes forces by 3 meV/Å (rms); CO2 at 300 eV by up to 200, which nobody could learn.
         labeller={"ecut": 400.0, "kpts": [1, 1, 1], "vacuum": 2.5},
         timestep_fs=1.0,
         friction_per_ps=40.0,
