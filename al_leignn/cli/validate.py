@@ -138,10 +138,10 @@ def _print(found: "Agreement") -> None:
         console.print(f"not compared: {name} ({reason})", markup=False)
     if late := found.reference.relaxation_ps:
         what = f"the energy of {found.reference.name} was not in equilibrium at the start"
-        console.print(f"warning: {what}\n  to do: leave it out with --skip-ps {late:.2g}", markup=False)
+        console.print(f"warning: {what}\n  to do: leave it out with --skip-ps {late:.2g}", markup=False, soft_wrap=True)
     if found.doubt:
         fix = "state the temperature with --temperature; leave out a start with --skip-ps; use forces of the code that ran the MD"
-        console.print(f"warning: in {found.reference.name} {found.doubt}\n  to do: {fix}", markup=False)
+        console.print(f"warning: in {found.reference.name} {found.doubt}\n  to do: {fix}", markup=False, soft_wrap=True)
     colour = COLOURS[found.outcome.value]
     rate = percent(found.error_rate)
     console.print(f"\n[bold {colour}]{found.outcome.value}[/bold {colour}] (chance of one or more wrong claims: {rate} at most)")
