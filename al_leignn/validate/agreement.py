@@ -170,7 +170,7 @@ def agree(
             where=reference.name,
             fix="; ".join(f"{name}: {why}" for name, why in skipped.items()) or "choose other observables",
         )
-    known = hypervirials(reference), hypervirials(md)
+    known = hypervirials(reference)
     controls = _controls((reference, md), known)
     memories = memories_ps((reference, md), controls)
     evidence = [
@@ -179,7 +179,7 @@ def agree(
     ]
     equivalent = holm_level((e.p_equivalent for e in evidence), error_rate / 2)
     different = holm_level((e.p_different for e in evidence), error_rate / 2)
-    told = None if known[0] is None else configurational_temperature(known[0])
+    told = None if known is None else configurational_temperature(known)
     return Agreement(reference, md, [e.decide(equivalent, different) for e in evidence], skipped, error_rate, told)
 
 
@@ -207,16 +207,18 @@ def _friction(trajectory: Trajectory) -> float:
     return float(trajectory.friction_per_ps or 0.0) if trajectory.thermostat == "langevin" else 0.0
 
 
-def _controls(
-    both: tuple[Trajectory, Trajectory], known: tuple[Hypervirials | None, Hypervirials | None]
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """What has one expectation in both if both were in one bath, whatever their potentials: kinetic energy, hypervirials."""
+def _controls(both: tuple[Trajectory, Trajectory], known: Hypervirials | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """What has one expectation in both if both were in one bath, whatever their potentials: kinetic energy, hypervirials.
+
+    `known` are the hypervirials of the reference; those of the MD are worked out only where they can be compared.
+    """
     bath = both[0].bath
     if bath is None or bath != both[1].bath:
         return None
     series: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    if known[0] is not None and known[1] is not None:
-        series = ([known[0].at(bath[0])], [known[1].at(bath[0])])
+    theirs = None if known is None else hypervirials(both[1])
+    if known is not None and theirs is not None:
+        series = ([known.at(bath[0])], [theirs.at(bath[0])])
     if both[0].kinetic is not None and both[1].kinetic is not None:
         kinetic = both[0].kinetic / both[0].freedom, both[1].kinetic / both[1].freedom
         for of, t, values in zip(series, both, kinetic, strict=True):
