@@ -2,7 +2,7 @@
 
     python benchmarks/aimd/states.py FOLDER [--systems silicon sodium methane] [--ps 4] [--until aimd|run|validate]
 
-A solid (Si, 8 atoms, 300 and 1000 K), a liquid (Na, 16 atoms, 500 K) and a molecule (CH4, 300 K). The friction is strong: a
+A solid (Si, 8 atoms, 300 and 1000 K), a liquid (Na, 18 atoms, 1000 K) and a molecule (CH4, 300 K). The friction is strong: a
 total energy is then forgotten within 25 to 50 fs, and a few ps of AIMD hold enough independent ones to decide something. For
 each: `init`, one `aimd` for each temperature, `run` with these as references, `validate` with figures, `evaluate` on AIMD
 frames, `md` for the speed. Every command resumes: killed, the script goes on where it was; a larger --ps makes the references
@@ -51,13 +51,17 @@ class System:
 
 
 def liquid_sodium() -> Atoms:
-    """Sixteen atoms at the density of the liquid at 500 K, 0.897 g/cm³, melted with a pair potential: AIMD need not melt them."""
-    side = (16 * 22.99 / 0.60221 / 0.897) ** (1 / 3)
-    atoms = bulk("Na", "bcc", a=side / 2, cubic=True).repeat((2, 2, 2))
-    atoms.calc = LennardJones(sigma=3.3, epsilon=0.04, rc=side / 2, smooth=True)
+    """Eighteen atoms at the density of the liquid at 1000 K, 0.781 g/cm³, melted with a pair potential: AIMD need not melt them.
+
+    No cubic lattice has eighteen atoms in a cubic box. Sixteen at 500 K froze within 4 ps of AIMD, as bcc does in so small a box.
+    """
+    side = (18 * 22.99 / 0.60221 / 0.781) ** (1 / 3)
     rng = np.random.default_rng(0)
+    sites = bulk("Na", "sc", a=side / 3, cubic=True).repeat((3, 3, 3))
+    atoms = sites[np.sort(rng.permutation(len(sites))[:18])]
+    atoms.calc = LennardJones(sigma=3.3, epsilon=0.04, rc=side / 2, smooth=True)
     MaxwellBoltzmannDistribution(atoms, temperature_K=2000, rng=rng)
-    for kelvin in (2000, 500):
+    for kelvin in (2000, 1000):
         Langevin(atoms, 5 * FS, temperature_K=kelvin, friction=0.01 / FS, rng=rng).run(1000)
     return Atoms(numbers=atoms.numbers, positions=atoms.get_positions(wrap=True), cell=atoms.cell, pbc=True)
 
@@ -79,10 +83,10 @@ SYSTEMS = {
     ),
     "sodium": System(
         structure=liquid_sodium,
-        temperatures=(500,),
+        temperatures=(1000,),
         # 12 meV/Å from forces at 250 eV and 4 x 4 x 4 points, 2 % of their rms.
         labeller={"ecut": 120.0, "kpts": [2, 2, 2], "gamma_centred": False, "datasets": {"Na": "1"}},
-        timestep_fs=8.0,
+        timestep_fs=6.0,
         friction_per_ps=20.0,
         settle_ps=0.8,
     ),
