@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_masses
+from ase.data import atomic_masses, chemical_symbols
 
 from al_leignn.errors import ConfigError, InputError
-from al_leignn.validate.dynamics import diffusion, highest_frequency, mean_squared_displacement, vibrations
+from al_leignn.validate.dynamics import at_rest, diffusion, highest_frequency, mean_squared_displacement, vibrations
 from al_leignn.validate.equivalence import Comparison, Measure, Observable, Outcome, Tolerance, holm_level, weigh
 from al_leignn.validate.hypervirials import Hypervirials, configurational_temperature, hypervirials, looked_at
 from al_leignn.validate.statistics import cautious, inefficiency, unexplained
@@ -250,6 +250,9 @@ def _observables(reference: Trajectory, md: Trajectory) -> tuple[Both, dict[str,
             pairs += measure(reference, md)
         except InputError as reason:
             skipped[name] = reason.what
+    still = {f"diffusion {chemical_symbols[z]}" for z in at_rest(reference) & at_rest(md)}
+    skipped |= {one.name: "no atom leaves its site" for one, _ in pairs if one.name in still}
+    pairs = [pair for pair in pairs if pair[0].name not in still]
     for name, values in (("energy", "energies"), ("pressure", "stresses"), ("forces", "forces")):
         without = [of for of, t in (("reference", reference), ("MD", md)) if getattr(t, values) is None]
         if without:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from ase.data import atomic_masses, chemical_symbols
+from ase.geometry import get_distances
 
 from al_leignn.errors import InputError
 from al_leignn.shapes import Float, Int
@@ -29,6 +30,8 @@ def mean_squared_displacement(
 ) -> dict[int, Observable]:
     """Mean squared displacement of each species after the given times, Å^2, relative to the centre of mass.
 
+    Of a molecule or cluster in open space, displacements within it: each time it is first turned to where it was (least mass-weighted
+    squares; Kabsch, Acta Cryst. A 32, 922 (1976)). How far it turns is up to the thermostat, not to its potential.
     The series runs over time origins; overlapping ones are correlated, which the block length accounts for.
 
     Raises
@@ -42,7 +45,10 @@ def mean_squared_displacement(
     starts = np.arange(0, last, -(-last // origins))
     moved = np.empty((len(starts), len(lags), len(trajectory.numbers)))
     for k, lag in enumerate(lags):
-        moved[:, k] = np.square(positions[starts + lag] - positions[starts]).sum(axis=2)
+        then, now = positions[starts], positions[starts + lag]
+        if not trajectory.pbc.any():
+            now = _turned(now, then, atomic_masses[trajectory.numbers])
+        moved[:, k] = np.square(now - then).sum(axis=2)
     step = 1 if len(starts) < 2 else int(starts[1])
     return {
         z: Observable(
@@ -58,6 +64,15 @@ def mean_squared_displacement(
     }
 
 
+def _turned(
+    now: Float[np.ndarray, "frames atoms 3"], then: Float[np.ndarray, "frames atoms 3"], weights: Float[np.ndarray, " atoms"]
+) -> Float[np.ndarray, "frames atoms 3"]:
+    """Positions turned about the origin to be as near as they can to earlier ones."""
+    left, _, right = np.linalg.svd(np.einsum("a,fax,fay->fxy", weights, then, now))
+    left[..., -1] *= np.sign(np.linalg.det(left @ right))[:, None]  # no reflections
+    return np.asarray(now @ np.swapaxes(left @ right, 1, 2))
+
+
 def diffusion(msd: Observable) -> Observable:
     """Self-diffusion coefficient D = slope / 6 of a straight line through the mean squared displacements, 1e-5 cm²/s.
 
@@ -68,6 +83,21 @@ def diffusion(msd: Observable) -> Observable:
     slopes = msd.series @ fs / (fs @ fs)
     values = slopes[:, None] / (6.0 * CM2_S * 1e-5)
     return Observable(msd.name.replace("MSD", "diffusion"), "diffusion", values, msd.interval_ps, "1e-5 cm²/s", np.zeros(1))
+
+
+def at_rest(trajectory: Trajectory) -> set[int]:
+    """Species none of whose atoms diffuses: each is always nearer to its mean position than half the way to the nearest other.
+
+    So are all atoms of a molecule or cluster in open space, which has nowhere to diffuse to.
+    """
+    if not trajectory.pbc.any():
+        return set(trajectory.species)
+    positions = trajectory.without_drift()
+    sites = positions.mean(axis=0)
+    _, apart = get_distances(sites, cell=trajectory.cells.mean(axis=0), pbc=trajectory.pbc)
+    np.fill_diagonal(apart, np.inf)
+    stays = np.linalg.norm(positions - sites, axis=2).max(axis=0) < apart.min(axis=0) / 2
+    return {z for z in trajectory.species if stays[trajectory.numbers == z].all()}
 
 
 def vibrations(

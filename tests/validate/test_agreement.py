@@ -73,11 +73,21 @@ def test_the_same_crystal_is_equivalent(reference: Trajectory) -> None:
     found = compared(reference, einstein_crystal(12_000, seed=2))
     verdicts = {c.name: c.verdict for c in found.comparisons}
     assert "different" not in verdicts.values()
-    assert sum(verdict == "equivalent" for verdict in verdicts.values()) >= 12, verdicts
+    assert sum(verdict == "equivalent" for verdict in verdicts.values()) >= 10, verdicts
     assert {c.kind for c in found.comparisons} == {
-        "rdf", "adf", "coordination", "msd", "diffusion", "vdos", "energy", "forces",
+        "rdf", "adf", "coordination", "msd", "vdos", "energy", "forces",
     }  # fmt: skip
-    assert list(found.skipped) == ["pressure"]
+    assert set(found.skipped) == {"pressure", "diffusion Na", "diffusion Cl"}
+
+
+def test_diffusion_counts_as_soon_as_one_atom_of_either_leaves_its_site() -> None:
+    still = einstein_crystal(500, seed=1)
+    hop = still.positions.copy()
+    hop[300:, np.flatnonzero(still.numbers == 11)[0], 0] += 2.8
+    for pair in ((still, replace(still, positions=hop)), (replace(still, positions=hop), still)):
+        found = compared(*pair)
+        assert found.skipped["diffusion Cl"] == "no atom leaves its site"
+        assert "diffusion Na" in {c.name for c in found.comparisons}
 
 
 def test_the_whole_is_as_good_as_its_worst_part() -> None:

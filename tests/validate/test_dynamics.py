@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from al_leignn.errors import InputError
 from al_leignn.validate.dynamics import diffusion, mean_squared_displacement, vibrations
@@ -13,10 +14,12 @@ from al_leignn.validate.statistics import Blocks
 from al_leignn.validate.trajectory import Trajectory, read_trajectory, trajectory
 
 
-def open_space(positions: NDArray[np.float64], interval_fs: float, velocities: NDArray[np.float64] | None = None) -> Trajectory:
+def in_wide_cell(
+    positions: NDArray[np.float64], interval_fs: float, velocities: NDArray[np.float64] | None = None, *, periodic: bool = True
+) -> Trajectory:
     frames, atoms = positions.shape[:2]
-    none = np.array([False] * 3)
-    return Trajectory("free", np.full(atoms, 18), none, np.zeros((frames, 3, 3)), positions, interval_fs, velocities=velocities)
+    cells = np.broadcast_to(1e6 * np.eye(3), (frames, 3, 3))
+    return Trajectory("free", np.full(atoms, 18), np.full(3, periodic), cells, positions, interval_fs, velocities=velocities)
 
 
 def test_free_flight() -> None:
@@ -26,7 +29,7 @@ def test_free_flight() -> None:
     times = 2.0 * np.arange(100)
     positions = times[:, None, None] * (velocities + np.array([0.1, 0.0, -0.2]))
     lags = np.array([0.002, 0.02, 0.1])
-    msd = mean_squared_displacement(open_space(positions, 2.0), lags)[18]
+    msd = mean_squared_displacement(in_wide_cell(positions, 2.0), lags)[18]
     squares = np.square(velocities - velocities.mean(axis=0)).sum(axis=1).mean()
     assert msd.series == pytest.approx(np.broadcast_to(squares * (1000 * lags) ** 2, msd.series.shape))
 
@@ -50,6 +53,21 @@ def test_a_wrapped_random_walk_diffuses_as_it_must() -> None:
     assert d.series.mean() == pytest.approx(expected, abs=4 * error)
 
 
+def test_a_molecule_in_open_space_is_turned_back() -> None:
+    """A tumbling tetrahedron that breathes moves by its breathing alone; its mirror image is another position."""
+    rng = np.random.default_rng(4)
+    corners = np.array([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    breathing = 1 + 0.1 * np.sin(np.arange(60))
+    turns = Rotation.random(60, random_state=rng).as_matrix()
+    positions = np.einsum("f,fxy,ay->fax", breathing, turns, corners) + rng.normal(size=(60, 1, 3))
+    msd = mean_squared_displacement(in_wide_cell(positions, 1.0, periodic=False), np.array([0.001, 0.01]))[18]
+    for k, lag in enumerate((1, 10)):
+        assert msd.series[:, k] == pytest.approx(3 * np.square(breathing[lag:] - breathing[:-lag])[: len(msd.series)], abs=1e-12)
+    lopsided = np.array([[0.0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3]])
+    mirrored = np.array([lopsided, -lopsided] * 5)
+    assert mean_squared_displacement(in_wide_cell(mirrored, 1.0, periodic=False), np.array([0.001]))[18].series.min() > 0.1
+
+
 def langevin(rng: np.random.Generator, atoms: int, frames: int, dt: float, friction: float, speed: float) -> NDArray[np.float64]:
     """Velocities of free Langevin particles (Ornstein-Uhlenbeck process, exact steps)."""
     decay = np.exp(-friction * dt)
@@ -66,7 +84,7 @@ def test_langevin_particles() -> None:
     dt, friction, speed, atoms = 5.0, 0.01, 0.02, 100
     velocities = langevin(rng, atoms, 8000, dt, friction, speed)
     positions = np.cumsum(velocities, axis=0) * dt
-    found = open_space(positions, dt, velocities)
+    found = in_wide_cell(positions, dt, velocities)
     lags = np.array([0.05, 0.2, 0.5, 0.6, 0.7, 0.8])
     msd = mean_squared_displacement(found, lags)[18]
     t = 1000 * lags
@@ -92,7 +110,7 @@ def test_an_oscillator_sounds_at_its_frequency(from_velocities: bool) -> None:
     phase = 2 * np.pi * rng.random((atoms, 3))
     t = dt * np.arange(2000)[:, None, None]
     omega = 2 * np.pi * nu
-    found = open_space(np.sin(omega * t + phase) / omega, dt, np.cos(omega * t + phase))
+    found = in_wide_cell(np.sin(omega * t + phase) / omega, dt, np.cos(omega * t + phase))
     grid = np.arange(0.25, 40, 0.25)
     spectrum = vibrations(found, grid, 2.0, from_velocities=from_velocities)[18].series.mean(axis=0)
     low, high = (np.abs(grid - peak) < 2 for peak in (5.0, 31.0))
@@ -105,7 +123,7 @@ def test_an_oscillator_sounds_at_its_frequency(from_velocities: bool) -> None:
 
 
 def test_times_that_frames_do_not_have_are_refused() -> None:
-    found = open_space(np.zeros((50, 2, 3)), 3.0)
+    found = in_wide_cell(np.zeros((50, 2, 3)), 3.0)
     with pytest.raises(InputError, match="no multiples of 3 fs"):
         mean_squared_displacement(found, np.array([0.005]))
     with pytest.raises(InputError, match="shorter than"):
