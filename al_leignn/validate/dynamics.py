@@ -30,8 +30,8 @@ def mean_squared_displacement(
 ) -> dict[int, Observable]:
     """Mean squared displacement of each species after the given times, Å^2, relative to the centre of mass.
 
-    Of a molecule or cluster in open space, displacements within it: each time it is first turned to where it was (least mass-weighted
-    squares; Kabsch, Acta Cryst. A 32, 922 (1976)). How far it turns is up to the thermostat, not to its potential.
+    Of a molecule or cluster in open space, displacements within it: each time it is first turned to where it was (least
+    mass-weighted squares; Kabsch, Acta Cryst. A 32, 922 (1976)). How far it turns is up to the thermostat, not to its potential.
     The series runs over time origins; overlapping ones are correlated, which the block length accounts for.
 
     Raises

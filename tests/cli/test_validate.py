@@ -63,9 +63,7 @@ LOOSE = [word for kind in ("rdf", "adf", "msd", "vdos") for word in ("--toleranc
 
 def test_equivalent_md_made_earlier(folder: Path) -> None:
     """Exit code 0, one verdict a line; no committee is needed."""
-    done = al(
-        "validate", "--reference", "aimd.extxyz", "--trajectory", "same.extxyz", *LOOSE, cwd=folder
-    )
+    done = al("validate", "--reference", "aimd.extxyz", "--trajectory", "same.extxyz", *LOOSE, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("10 ps of AIMD and 10 ps of MD, AlCu3")
