@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
 from ase.io import write
@@ -70,6 +71,14 @@ def test_the_hardest_element_sets_the_cutoff() -> None:
     assert isinstance(water, GpawConfig)
     assert isinstance(silicon, GpawConfig)
     assert water.ecut > silicon.ecut
+
+
+def test_large_atoms_see_as_many_neighbours_as_small_ones() -> None:
+    assert derived(bulk("Si", cubic=True)).model.cutoff == 5.0
+    assert derived(molecule("CH4")).model.cutoff == 5.0
+    assert derived(Atoms("Ar")).model.cutoff == 5.0
+    assert derived(bulk("Na", "bcc", a=4.23)).model.cutoff == pytest.approx(7.0)  # third shell at 5.98 Å
+    assert derived(bulk("Si", cubic=True), bulk("Cs", "bcc", a=6.14)).model.cutoff == pytest.approx(10.2)  # at 8.68 Å
 
 
 def test_the_written_file_is_the_derived_config(tmp_path: Path) -> None:
