@@ -216,5 +216,6 @@ if __name__ == "__main__":
             al("run", "campaign", "--workers", "1", cwd=folder, accept=(0, 3))
         if options.until == "validate":
             result = measure(system, folder)
-            (folder / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+            told = json.dumps(result, indent=1).replace(f"{folder.resolve()}/", "")
+            (folder / "result.json").write_text(told, encoding="utf-8")
             report(name, result)
