@@ -1,17 +1,18 @@
 """Three states of matter from a structure alone to a verdict beside AIMD, all with GPAW labels, by the commands that users have.
 
-    python benchmarks/aimd/states.py FOLDER [--systems silicon sodium methane] [--ps 4] [--until aimd|run|validate]
+    python benchmarks/aimd/states.py FOLDER [--systems silicon sodium methane] [--ps 4] [--until aimd|run|validate] [--kept]
 
 A solid (Si, 8 atoms, 300 and 1000 K), a liquid (Na, 18 atoms, 1000 K) and a molecule (CH4, 300 K). The friction is strong: a
 total energy is then forgotten within 25 to 50 fs, and a few ps of AIMD hold enough independent ones to decide something. For
 each: `init`, one `aimd` for each temperature, `run` with these as references, `validate` with figures, `evaluate` on AIMD
 frames, `md` for the speed. Every command resumes: killed, the script goes on where it was; a larger --ps makes the references
-longer, and the campaign decides anew.
+longer, and the campaign decides anew. --kept begins with the AIMD in `references/`, hours of GPAW, instead of making it.
 FOLDER/<system>/result.json holds the numbers; tables are printed at the end.
 """
 
 import argparse
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -37,6 +38,9 @@ EVERY = 10
 """AIMD frames between those that errors are measured on."""
 
 SPEED_STEPS = 2000
+
+KEPT = Path(__file__).with_name("references")
+"""AIMD of earlier runs, <system>-<T>K.extxyz.xz, each with the state that `al-leignn aimd` needs to make it longer."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,15 @@ def prepare(name: str, system: System, folder: Path) -> None:
     path.write_text(tomlkit.dumps(config), encoding="utf-8")
 
 
+def unpack(name: str, system: System, campaign: Path) -> None:
+    """AIMD that was kept, where the campaign has none yet."""
+    for t in system.temperatures:
+        for kept in KEPT.glob(f"{name}-{t}K.extxyz*.xz"):
+            out = campaign / kept.stem.replace(name, "aimd", 1)
+            if not out.exists():
+                out.write_bytes(lzma.decompress(kept.read_bytes()))
+
+
 def measure(system: System, folder: Path) -> dict[str, Any]:
     """Everything that is reported, from what the commands left behind and two more of them."""
     campaign = folder / "campaign"
@@ -203,10 +216,13 @@ if __name__ == "__main__":
     parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
     parser.add_argument("--ps", type=float, default=4.0)
     parser.add_argument("--until", choices=["aimd", "run", "validate"], default="validate")
+    parser.add_argument("--kept", action="store_true", help="begin with AIMD that was kept")
     options = parser.parse_args()
     for name in options.systems:
         system, folder = SYSTEMS[name], options.folder / name
         prepare(name, system, folder)
+        if options.kept:
+            unpack(name, system, folder / "campaign")
         for t in system.temperatures:
             start = time.monotonic()
             words = ("--temperature", str(t), "--ps", str(options.ps), "--settle-ps", str(system.settle_ps))
