@@ -100,7 +100,7 @@ def _draw_verdicts(figure: "Figure", comparisons: Sequence[Comparison]) -> None:
     axes.set(xlim=(0, min(1.08 * highest, FARTHEST)), ylim=(len(comparisons) - 0.4, -1.0), xlabel="difference / tolerance")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1)
+    axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=1.4)  # above "tolerance"
 
 
 def _draw_curves(figure: "Figure", comparisons: Sequence[Comparison], title: str) -> None:
