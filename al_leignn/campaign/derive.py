@@ -183,16 +183,16 @@ def timestep(structures: Sequence[Atoms]) -> float:
 def _cutoff(structures: Sequence[Atoms], reasons: dict[str, str]) -> float:
     """The usual one, and more for large atoms: it is to count neighbours, not Å."""
     usual = ModelConfig().cutoff
-    farthest = max(map(_four_nearest, structures))
+    farthest = max(_four_nearest(atoms, within=2 * usual) for atoms in structures)
     if REACH * farthest <= usual:
         return usual
     reasons["model.cutoff"] = f"{REACH:g} times the distance of the four nearest neighbours, {farthest:.2f} Å"
     return math.ceil(10 * REACH * farthest - 1e-6) / 10
 
 
-def _four_nearest(atoms: Atoms) -> float:
-    """Mean distance of an atom's four nearest neighbours, Å; 0 where there are none within twice the usual cutoff."""
-    atom, _, distance = neighbours(atoms, 2 * ModelConfig().cutoff)
+def _four_nearest(atoms: Atoms, within: float) -> float:
+    """Mean distance of an atom's four nearest neighbours, Å; 0 where there are none `within` so many Å."""
+    atom, _, distance = neighbours(atoms, within)
     order = np.lexsort((distance, atom))
     atom, distance = atom[order], distance[order]
     rank = np.arange(len(atom)) - np.searchsorted(atom, atom)
